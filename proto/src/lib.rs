@@ -1,0 +1,5 @@
+//! Every contract between weft's programs: names, typed arguments, and (feature `rpc`) discovery and identity.
+
+pub mod limits;
+pub mod names;
+pub mod skip;

@@ -1,0 +1,164 @@
+//! Every queue, buffer, table and time of weft that outsiders can fill or stretch has a finite limit, and all of them stand here.
+//!
+//! The names are the contract: `weft limits` prints this table, and a test holds that each limit is set and finite.
+//! A limit that is reached is counted (`weft_limit_reached_total{limit}`) and answered with its reason.
+
+use std::time::Duration;
+
+macro_rules! limits {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $kind:ident = $value:expr; )+) => {
+        $( $(#[doc = $doc])+ pub const $name: limits!(@type $kind) = $value; )+
+
+        /// Every limit: its name, its value with the unit, and what it bounds.
+        pub fn all() -> Vec<(&'static str, String, &'static str)> {
+            vec![$( (stringify!($name), limits!(@show $kind $name), concat!($($doc),+).trim_ascii()), )+]
+        }
+    };
+    (@type bytes) => { usize };
+    (@type count) => { usize };
+    (@type time) => { Duration };
+    (@show bytes $name:ident) => { format!("{} bytes", $name) };
+    (@show count $name:ident) => { format!("{}", $name) };
+    (@show time $name:ident) => { format!("{:?}", $name) };
+}
+
+limits! {
+    /// Connections that one proxy holds open from clients; the next ones wait in the kernel's queue.
+    CONNECTIONS: count = 100_000;
+    /// Length of the kernel's queue of connections not accepted yet.
+    ACCEPT_QUEUE: count = 4096;
+    /// Pause after an accept that failed for want of descriptors or memory.
+    ACCEPT_BACK_OFF: time = Duration::from_millis(20);
+
+    /// An HTTP head, request or response, with its line.
+    HEAD: bytes = 64 << 10;
+    /// Header fields of one head.
+    FIELDS: count = 100;
+    /// Time for a complete request head, from its first byte.
+    HEAD_TIME: time = Duration::from_secs(10);
+    /// Time that a kept-alive client connection may be silent between requests.
+    CLIENT_IDLE: time = Duration::from_secs(600);
+    /// Time that a pooled connection to a server may be unused; shorter than common servers' own.
+    SERVER_IDLE: time = Duration::from_secs(4);
+    /// Time without a byte of a request's body.
+    BODY_IDLE: time = Duration::from_secs(300);
+    /// Extensions of all chunks of one message (RFC 9112 7.1.1).
+    CHUNK_EXTENSIONS: bytes = 4 << 10;
+    /// Trailer section of one message.
+    TRAILERS: bytes = 16 << 10;
+    /// Requests that a client may send ahead of their responses are read no further than this.
+    PIPELINE: bytes = 64 << 10;
+    /// Bytes after an Upgrade or CONNECT head that are held until the other side agrees; then back-pressure.
+    EARLY: bytes = 64 << 10;
+    /// Time to wait for `100 Continue` from the server before the body is sent all the same (RFC 9110 10.1.1).
+    EXPECT: time = Duration::from_secs(1);
+    /// Length of a `:protocol` or `Upgrade` token.
+    UPGRADE_TOKEN: bytes = 64;
+
+    /// A TLS ClientHello, all records.
+    CLIENT_HELLO: bytes = 16 << 10;
+    /// Time for a complete ClientHello, from its first byte, and for a handshake that weft ends.
+    HANDSHAKE_TIME: time = Duration::from_secs(5);
+    /// Silence after which a dial to the server starts, to see whether the server speaks first. An efficiency, never a verdict.
+    SILENCE: time = Duration::from_millis(10);
+    /// Dials on behalf of silent clients, to one destination.
+    SILENT_DIALS_EACH: count = 256;
+    /// Dials on behalf of silent clients, in all.
+    SILENT_DIALS: count = 4096;
+    /// Bytes of a server's greeting that are held while its client is waited for.
+    GREETING: bytes = 16 << 10;
+    /// Destinations remembered as opaque.
+    OPAQUE_MEMORY: count = 4096;
+    /// How long a destination is remembered as opaque.
+    OPAQUE_MEMORY_TIME: time = Duration::from_secs(600);
+
+    /// HTTP/2 streams that a client may have open on one connection.
+    H2_STREAMS: count = 1000;
+    /// HTTP/2 streams that weft opens on one connection before it opens another.
+    H2_STREAMS_USED: count = 100;
+    /// HTTP/2 header list after decoding (RFC 9113 10.5.1).
+    H2_HEADER_LIST: bytes = 64 << 10;
+    /// HTTP/2 flow-control window of a stream.
+    H2_STREAM_WINDOW: bytes = 4 << 20;
+    /// HTTP/2 flow-control window of a connection: four streams' worth, so that one that is not read cannot stop the others.
+    H2_CONNECTION_WINDOW: bytes = 16 << 20;
+    /// Largest HTTP/2 frame accepted.
+    H2_FRAME: bytes = 64 << 10;
+    /// Bytes queued to be sent on one HTTP/2 stream.
+    H2_SEND_BUFFER: bytes = 256 << 10;
+    /// Streams that the peer reset and weft still remembers (rapid reset, CVE-2023-44487).
+    H2_RESET_STREAMS: count = 50;
+    /// Streams reset by the peer before weft accepted them.
+    H2_PENDING_RESET_STREAMS: count = 20;
+    /// Streams that weft had to reset because of the peer's errors (CVE-2025-8671).
+    H2_LOCAL_RESET_STREAMS: count = 1024;
+    /// Time between PINGs on a mesh connection that has streams but no traffic.
+    H2_PING: time = Duration::from_secs(10);
+    /// Time for the answer to a PING before the peer is taken for dead.
+    H2_PING_ANSWER: time = Duration::from_secs(3);
+
+    /// Time for a TCP connection to a server.
+    CONNECT_TIME: time = Duration::from_secs(5);
+    /// Idle connections that are kept to one HTTP/1 endpoint, for each worker.
+    IDLE_CONNECTIONS: count = 64;
+    /// Dials or streams that wait for one endpoint, for each worker.
+    WAITING: count = 10_000;
+    /// Attempts for one request, where nothing was sent before.
+    ATTEMPTS: count = 3;
+    /// Bytes in flight in each direction of a byte relay.
+    RELAY: bytes = 64 << 10;
+    /// Silence after which a tunnel or an opaque connection is closed.
+    TUNNEL_IDLE: time = Duration::from_secs(24 * 3600);
+    /// Time for which one half of an opaque connection may stay open after the other was closed, without a byte.
+    HALF_CLOSED: time = Duration::from_secs(3600);
+    /// TCP keepalive: silence before the first probe, on both sides of every connection.
+    KEEPALIVE: time = Duration::from_secs(60);
+    /// TCP_USER_TIMEOUT: data not acknowledged for so long ends the connection.
+    USER_TIMEOUT: time = Duration::from_secs(30);
+
+    /// Destinations that a proxy follows; the one unused for longest goes first.
+    DESTINATIONS: count = 10_000;
+    /// Time after which a destination without connections is forgotten.
+    DESTINATION_IDLE: time = Duration::from_secs(600);
+    /// Time for an answer about an unknown destination.
+    DESTINATION_TIME: time = Duration::from_secs(3);
+    /// Time that connections have to end after SIGTERM.
+    DRAIN: time = Duration::from_secs(25);
+    /// Entries of the access log that wait to be written; the next ones are dropped and counted.
+    ACCESS_LOG: count = 8192;
+    /// Series that the metrics may have; the next ones are counted in one series of their own.
+    METRIC_SERIES: count = 10_000;
+
+    /// Body of a call to the webhook.
+    ADMISSION: bytes = 3 << 20;
+    /// Time for one call to the webhook.
+    ADMISSION_TIME: time = Duration::from_secs(5);
+    /// Names that one proxy may follow at the controller.
+    FOLLOWED: count = 20_000;
+    /// Streams that one controller serves.
+    DISCOVERY_STREAMS: count = 20_000;
+    /// Certificates that one identity may ask for in a minute.
+    CERTIFICATES_PER_MINUTE: count = 30;
+    /// A regular expression of a route.
+    REGEX: bytes = 1 << 10;
+    /// A compiled regular expression.
+    REGEX_COMPILED: bytes = 1 << 20;
+    /// A file of objects that is read.
+    OBJECT_FILE: bytes = 16 << 20;
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_limit_is_set_and_finite_and_says_what_it_bounds() {
+        let all = super::all();
+        assert!(all.len() > 50);
+        for (name, value, about) in all {
+            let number: String = value.chars().take_while(char::is_ascii_digit).collect();
+            let number: u64 = number.parse().unwrap_or_else(|_| panic!("{name} = {value}"));
+            assert!(number > 0, "{name} is not set");
+            assert!(number < u64::from(u32::MAX), "{name} is as good as infinite");
+            assert!(about.ends_with('.') && about.len() > 15, "{name} does not say what it bounds");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! One neutral rule for every kind of route object. What a controller translates into, and what a proxy compiles.
+
+use std::{sync::Arc, time::Duration};
+
+/// Which kind of object a rule comes from. The order is the precedence between kinds on one parent:
+/// GRPCRoute before HTTPRoute (GEP-1426 and the GRPCRoute specification).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `gateway.networking.k8s.io` GRPCRoute.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io` HTTPRoute.
+    HttpRoute,
+}
+
+/// Where a rule was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Kind of the route object.
+    pub kind: Kind,
+    /// Namespace of the route object.
+    pub namespace: Arc<str>,
+    /// Name of the route object.
+    pub name: Arc<str>,
+    /// Position of the rule in its route, from 0.
+    pub rule: u32,
+    /// The rule's own name; empty where it has none.
+    pub rule_name: Arc<str>,
+    /// Creation of the route object, in seconds since 1970.
+    pub created: i64,
+}
+
+/// One rule: if a request matches, this is what happens to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Exact hosts or `*.suffix`, lower case, without port. Empty: every host.
+    pub hosts: Vec<Arc<str>>,
+    /// Any of them. Empty: every request.
+    pub matches: Vec<Match>,
+    /// In the order in which they were written.
+    pub filters: Vec<Filter>,
+    /// Where matching requests go, by weight. Empty: 500, unless a filter answers.
+    pub backends: Vec<WeightedBackend>,
+    /// How long and how often.
+    pub timeouts: Timeouts,
+}
+
+/// Limits of one request. `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the request's head to the end of the response.
+    pub request: Option<Duration>,
+    /// The same, for one attempt at one backend.
+    pub backend_request: Option<Duration>,
+}
+
+/// All conditions of one match must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// Condition on the path.
+    pub path: Option<PathMatch>,
+    /// Conditions on header fields; names in lower case.
+    pub headers: Vec<ValueMatch>,
+    /// Conditions on query parameters; names as written.
+    pub query: Vec<ValueMatch>,
+    /// Exact method; `None`: every one.
+    pub method: Option<Arc<str>>,
+    /// Condition on a gRPC call.
+    pub grpc: Option<GrpcMatch>,
+}
+
+/// A condition on the path, query excluded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// Equal.
+    Exact(Arc<str>),
+    /// Equal, or longer by whole segments: `/a` takes `/a/b`, not `/ab`.
+    Prefix(Arc<str>),
+    /// The whole path matches this regular expression (linear time, at most 1 KiB).
+    Regex(Arc<str>),
+}
+
+/// A condition on a named value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueMatch {
+    /// The header field's or parameter's name.
+    pub name: Arc<str>,
+    /// What its value must be.
+    pub value: Text,
+}
+
+/// Text, exactly or by regular expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// Equal.
+    Exact(Arc<str>),
+    /// The whole text matches.
+    Regex(Arc<str>),
+}
+
+/// A condition on `/package.Service/Method`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcMatch {
+    /// `package.Service`; `None`: every one.
+    pub service: Option<Text>,
+    /// `Method`; `None`: every one.
+    pub method: Option<Text>,
+}
+
+/// What is done to a request, or instead of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Change the request's header fields.
+    RequestHeaders(HeaderChange),
+    /// Change the response's header fields.
+    ResponseHeaders(HeaderChange),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Change host or path on the way to the backend.
+    Rewrite(Rewrite),
+}
+
+/// Changes of header fields: set, then add, then remove.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderChange {
+    /// Replace every field of the name.
+    pub set: Vec<(Arc<str>, Arc<str>)>,
+    /// Add one more.
+    pub add: Vec<(Arc<str>, Arc<str>)>,
+    /// Remove every field of the name.
+    pub remove: Vec<Arc<str>>,
+}
+
+/// A redirect; what is `None` stays as the request had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// `http` or `https`.
+    pub scheme: Option<Arc<str>>,
+    /// Host of the new location.
+    pub host: Option<Arc<str>>,
+    /// Port of the new location.
+    pub port: Option<u16>,
+    /// Path of the new location.
+    pub path: Option<PathChange>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// A rewrite; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// New host.
+    pub host: Option<Arc<str>>,
+    /// New path.
+    pub path: Option<PathChange>,
+}
+
+/// How a path is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathChange {
+    /// All of it.
+    Full(Arc<str>),
+    /// The prefix that matched.
+    Prefix(Arc<str>),
+}
+
+/// A backend and its share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedBackend {
+    /// Index of the backend in its table; the reason where the reference is not valid (that share is answered 500).
+    pub backend: Result<u32, Arc<str>>,
+    /// Its share is this, of the sum of all.
+    pub weight: u32,
+    /// For requests that go to this backend only.
+    pub filters: Vec<Filter>,
+}

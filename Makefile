@@ -1,0 +1,57 @@
+# `make` alone lists the commands.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+export WEFT_TOOLS ?= $(HOME)/.cache/weft
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## Install what building, the tests and the demo need (Debian 12, root)
+	@scripts/setup test
+
+.PHONY: build
+build: ## Build every program, unoptimised
+	@scripts/setup build
+	$(CARGO) build --workspace --bins
+
+.PHONY: demo
+demo: ## Set everything up, start the sandbox with the sample apps, drive every protocol, show what happened (root)
+	@scripts/setup test
+	$(CARGO) build --workspace --bins
+	@scripts/demo
+
+.PHONY: test
+test: ## Set everything up, run every test: unit, property, sandbox, probes (root)
+	@scripts/setup test
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace --no-fail-fast
+
+.PHONY: lint
+lint: ## Formatting, and clippy with warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+.PHONY: deny
+deny: ## Bans, licences and sources of the dependencies
+	@scripts/setup ci
+	$(WEFT_TOOLS)/tools/bin/cargo-deny --all-features check bans licenses sources
+
+.PHONY: proto
+proto: ## Generate the code of the protocol buffers anew
+	WEFT_BLESS=1 $(CARGO) test -p weft-proto --features rpc generated
+
+.PHONY: bless
+bless: ## Write the golden files anew, from what the code does now
+	WEFT_BLESS=1 $(CARGO) test -p weft-init -p weft-injector -p weft-controller golden
+
+.PHONY: release
+release: ## Build every program, optimised
+	@scripts/setup build
+	$(CARGO) build --release --workspace --bins
+
+.PHONY: ci
+ci: ## What guards main: formatting, lints, dependencies, tests, demo
+	@.ci/run

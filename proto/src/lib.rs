@@ -2,4 +2,6 @@
 
 pub mod limits;
 pub mod names;
+#[cfg(feature = "rpc")]
+pub mod rpc;
 pub mod skip;

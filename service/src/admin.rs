@@ -12,7 +12,8 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
 };
 use weft_proto::{limits, names::path};
@@ -166,8 +167,8 @@ impl Server {
     }
 }
 
-/// Serves the connections of one stream, for programs with a listener of their own.
-async fn connection(stream: TcpStream, routes: Arc<Routes>) {
+/// Serves one connection, for programs with a listener of their own.
+pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Arc<Routes>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let routes = routes.clone();
         async move {
@@ -207,7 +208,10 @@ fn respond(answer: Answer) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
 
     async fn ask(address: SocketAddr, line: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();

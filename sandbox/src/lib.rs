@@ -1,3 +1,8 @@
 //! A small cluster without a cluster: pods are network namespaces of this machine, containers are its processes.
 
 pub mod netns;
+pub mod object;
+pub mod fields;
+pub mod images;
+pub mod manifest;
+pub mod pod_check;

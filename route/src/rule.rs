@@ -1,6 +1,6 @@
 //! One neutral rule for every kind of route object. What a controller translates into, and what a proxy compiles.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Which kind of object a rule comes from. The order is the precedence between kinds on one parent:
 /// GRPCRoute before HTTPRoute (GEP-1426 and the GRPCRoute specification).
@@ -82,7 +82,7 @@ pub enum PathMatch {
 }
 
 /// A condition on a named value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueMatch {
     /// The header field's or parameter's name.
     pub name: Arc<str>,
@@ -91,7 +91,7 @@ pub struct ValueMatch {
 }
 
 /// Text, exactly or by regular expression.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Text {
     /// Equal.
     Exact(Arc<str>),
@@ -100,7 +100,7 @@ pub enum Text {
 }
 
 /// A condition on `/package.Service/Method`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrpcMatch {
     /// `package.Service`; `None`: every one.
     pub service: Option<Text>,
@@ -174,4 +174,135 @@ pub struct WeightedBackend {
     pub weight: u32,
     /// For requests that go to this backend only.
     pub filters: Vec<Filter>,
+}
+
+impl Kind {
+    /// The kind's name in Kubernetes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::GrpcRoute => "GRPCRoute",
+            Kind::HttpRoute => "HTTPRoute",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Origin {
+    /// Rule number `rule` of the route `namespace/name`, which was created at `created` seconds since 1970.
+    pub fn new(kind: Kind, namespace: &str, name: &str, rule: u32, created: i64) -> Self {
+        Origin {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+            rule,
+            rule_name: "".into(),
+            created,
+        }
+    }
+
+    /// The rule's name, or else its number.
+    pub fn rule_label(&self) -> String {
+        if self.rule_name.is_empty() {
+            self.rule.to_string()
+        } else {
+            self.rule_name.to_string()
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{} rule {}", self.kind, self.namespace, self.name, self.rule)?;
+        if !self.rule_name.is_empty() {
+            write!(f, " ({})", self.rule_name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    /// A rule that takes every request and has neither filters nor backends yet.
+    pub fn new(origin: Origin) -> Self {
+        Rule {
+            origin,
+            hosts: Vec::new(),
+            matches: Vec::new(),
+            filters: Vec::new(),
+            backends: Vec::new(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Match {
+    /// Every path that begins with `prefix`, by whole segments.
+    pub fn prefix(prefix: &str) -> Self {
+        Match {
+            path: Some(PathMatch::Prefix(prefix.into())),
+            ..Match::default()
+        }
+    }
+
+    /// This path alone.
+    pub fn exact(path: &str) -> Self {
+        Match {
+            path: Some(PathMatch::Exact(path.into())),
+            ..Match::default()
+        }
+    }
+
+    /// A gRPC method, exactly; `None`: every one.
+    pub fn grpc(service: Option<&str>, method: Option<&str>) -> Self {
+        let text = |text: &str| Text::Exact(text.into());
+        Match {
+            grpc: Some(GrpcMatch {
+                service: service.map(text),
+                method: method.map(text),
+            }),
+            ..Match::default()
+        }
+    }
+}
+
+impl ValueMatch {
+    /// `name` has exactly this value.
+    pub fn exact(name: &str, value: &str) -> Self {
+        ValueMatch {
+            name: name.into(),
+            value: Text::Exact(value.into()),
+        }
+    }
+
+    /// The value of `name` matches this regular expression as a whole.
+    pub fn regex(name: &str, pattern: &str) -> Self {
+        ValueMatch {
+            name: name.into(),
+            value: Text::Regex(pattern.into()),
+        }
+    }
+}
+
+impl WeightedBackend {
+    /// A share of `weight` for the backend with this index in its destination.
+    pub fn new(backend: u32, weight: u32) -> Self {
+        WeightedBackend {
+            backend: Ok(backend),
+            weight,
+            filters: Vec::new(),
+        }
+    }
+
+    /// A share of `weight` that is answered 500, since its reference is not valid.
+    pub fn invalid(reason: &str, weight: u32) -> Self {
+        WeightedBackend {
+            backend: Err(reason.into()),
+            weight,
+            filters: Vec::new(),
+        }
+    }
 }

@@ -1,0 +1,54 @@
+//! What a rule does to a request, to its response, or in place of both. Pure functions over bytes and one small trait,
+//! so that HTTP/1's list of fields and HTTP/2's map are edited by the same code.
+
+pub mod headers;
+pub mod redirect;
+pub mod rewrite;
+
+pub use headers::{Fields, HeaderEdit};
+
+use crate::rule::{Filter, Redirect, Rewrite};
+
+/// A filter, ready for use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Change the request's header fields.
+    RequestHeaders(HeaderEdit),
+    /// Change the response's header fields.
+    ResponseHeaders(HeaderEdit),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Change host or path on the way to the backend.
+    Rewrite(Rewrite),
+}
+
+impl Edit {
+    /// Makes a filter ready, or says what is wrong with it.
+    pub(crate) fn new(filter: &Filter) -> Result<Self, String> {
+        Ok(match filter {
+            Filter::RequestHeaders(change) => Edit::RequestHeaders(HeaderEdit::new(change)?),
+            Filter::ResponseHeaders(change) => Edit::ResponseHeaders(HeaderEdit::new(change)?),
+            Filter::Redirect(redirect) => {
+                redirect::check(redirect)?;
+                Edit::Redirect(redirect.clone())
+            }
+            Filter::Rewrite(rewrite) => {
+                rewrite::check(rewrite)?;
+                Edit::Rewrite(rewrite.clone())
+            }
+        })
+    }
+}
+
+/// Where a redirect is answered from.
+#[derive(Clone, Copy, Debug)]
+pub struct Here<'a> {
+    /// `http` or `https`, as the client speaks.
+    pub scheme: &'a str,
+    /// The request's host as sent, port included; `None` where it has none.
+    pub host: Option<&'a [u8]>,
+    /// The port that the client dialled.
+    pub port: u16,
+    /// The request's path and query as sent.
+    pub target: &'a [u8],
+}

@@ -1,0 +1,106 @@
+//! Changes of header fields.
+
+use std::collections::HashSet;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::rule::HeaderChange;
+
+/// A head whose fields can be changed.
+pub trait Fields {
+    /// Replaces every field of this name by one with this value, where the first of them was, else at the end.
+    fn set(&mut self, name: &HeaderName, value: &HeaderValue);
+    /// Adds one more field at the end.
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue);
+    /// Removes every field of this name.
+    fn remove(&mut self, name: &HeaderName);
+}
+
+impl Fields for HeaderMap {
+    fn set(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.insert(name.clone(), value.clone());
+    }
+
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name.clone(), value.clone());
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        HeaderMap::remove(self, name);
+    }
+}
+
+/// Changes of header fields, with names and values already checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdit {
+    set: Vec<(HeaderName, HeaderValue)>,
+    add: Vec<(HeaderName, HeaderValue)>,
+    remove: Vec<HeaderName>,
+}
+
+/// Fields that say how a message is framed, where it goes, or that belong to one connection. A rule that could write
+/// them could make two readers see two different messages.
+const NOT_FOR_RULES: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "weft-error",
+];
+
+impl HeaderEdit {
+    /// Checks names and values.
+    pub(crate) fn new(change: &HeaderChange) -> Result<Self, String> {
+        Ok(HeaderEdit {
+            set: pairs(&change.set)?,
+            add: pairs(&change.add)?,
+            remove: change.remove.iter().map(|text| name(text)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Carries the changes out: set, then add, then remove.
+    pub fn apply(&self, fields: &mut (impl Fields + ?Sized)) {
+        self.set.iter().for_each(|(name, value)| fields.set(name, value));
+        self.add.iter().for_each(|(name, value)| fields.add(name, value));
+        self.remove.iter().for_each(|name| fields.remove(name));
+    }
+}
+
+fn name(text: &str) -> Result<HeaderName, String> {
+    let name: HeaderName = text
+        .parse()
+        .map_err(|_| format!("'{text}' is not the name of a header field"))?;
+    if name == "host" {
+        return Err("the field 'host' is changed by a URLRewrite filter's hostname, not by a header modifier".into());
+    }
+    if NOT_FOR_RULES.contains(&name.as_str()) || name.as_str().starts_with("weft-") {
+        return Err(format!(
+            "the field '{name}' belongs to the connection or its framing; a route may not change it"
+        ));
+    }
+    Ok(name)
+}
+
+/// "If multiple entries specify equivalent header names, the first entry with an equivalent name MUST be considered
+/// for a match. Subsequent entries with an equivalent header name MUST be ignored." (HTTPHeader)
+fn pairs(list: &[(std::sync::Arc<str>, std::sync::Arc<str>)]) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let mut seen = HashSet::new();
+    let mut pairs = Vec::with_capacity(list.len());
+    for (text, value) in list {
+        let name = name(text)?;
+        let value = HeaderValue::from_str(value).map_err(|_| {
+            format!("the value {value:?} of the field '{name}' has characters that a field cannot hold")
+        })?;
+        if seen.insert(name.clone()) {
+            pairs.push((name, value));
+        }
+    }
+    Ok(pairs)
+}

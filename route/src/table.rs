@@ -1,0 +1,239 @@
+//! A compiled table: immutable, shared, replaced whole; and its index, by host, then by path or gRPC service.
+
+use std::{borrow::Cow, sync::Arc};
+
+use foldhash::HashMap;
+
+use crate::{
+    Host,
+    ask::{Ask, HttpView},
+    backend::Compiled,
+    canonical::{self, split},
+    decide::{Decision, NoRoute},
+    explain::{Step, Trace},
+    host::BadHost,
+    matcher::{Conditions, Refusal, Seen, grpc},
+    precedence::Rank,
+};
+
+/// All rules for one destination.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// By id. Rules that lost are here, too, so that ids are positions.
+    pub(crate) rules: Vec<Arc<Compiled>>,
+    /// Matches, each once for every host pattern of its rule; in order of precedence.
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) any_host: Group,
+    /// By host.
+    pub(crate) exact_hosts: HashMap<Box<str>, Group>,
+    /// By what follows the `*`, as `.example.com`.
+    pub(crate) wildcard_hosts: HashMap<Box<str>, Group>,
+    pub(crate) looks_at_hosts: bool,
+    pub(crate) has_grpc: bool,
+    /// Doubts about a path that can make a difference here, as bits of [`canonical::doubt`].
+    pub(crate) doubts: u8,
+}
+
+/// One match of one rule, for one host pattern.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) rank: Rank,
+    pub(crate) rule: Arc<Compiled>,
+    pub(crate) matched: u32,
+    pub(crate) host: Option<Arc<str>>,
+    pub(crate) conditions: Arc<Conditions>,
+}
+
+/// The candidates of one host pattern: indices, each list in order of precedence, and the lists in that order, too.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) services: HashMap<Box<[u8]>, Vec<u32>>,
+    pub(crate) other_calls: Vec<u32>,
+    pub(crate) exact: HashMap<Box<[u8]>, Vec<u32>>,
+    pub(crate) prefixes: HashMap<Box<[u8]>, Vec<u32>>,
+    /// The most segments that a prefix has: a longer path than that costs no more.
+    pub(crate) depth: usize,
+    pub(crate) regexes: Vec<u32>,
+    pub(crate) any: Vec<u32>,
+}
+
+impl Table {
+    /// Whether there are no rules at all: then the caller uses the destination's default backend.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The rules, by their id, those that lost included.
+    pub fn rules(&self) -> &[Arc<Compiled>] {
+        &self.rules
+    }
+
+    /// What `ask` is entitled to. `random` is uniform over all of `u64`, and draws the backend.
+    pub fn decide(&self, ask: &Ask<'_>, random: u64) -> Result<Decision, NoRoute> {
+        self.walk(ask, random, &mut ())
+    }
+
+    /// The same, and what became of each match on the way, in order of precedence.
+    pub fn explain(&self, ask: &Ask<'_>, random: u64) -> (Result<Decision, NoRoute>, Vec<Step>) {
+        let mut steps = Vec::new();
+        (self.walk(ask, random, &mut steps), steps)
+    }
+
+    fn walk<T: Trace>(&self, ask: &Ask<'_>, random: u64, trace: &mut T) -> Result<Decision, NoRoute> {
+        if self.rules.is_empty() {
+            return Err(NoRoute::NoRules);
+        }
+        match ask {
+            Ask::Http(view) => self.walk_http(*view, random, trace),
+            // HTTPRoute and GRPCRoute say nothing about connections that are not HTTP.
+            Ask::Tls { .. } | Ask::Tcp => Err(NoRoute::NoRules),
+        }
+    }
+
+    fn walk_http<T: Trace>(&self, view: &dyn HttpView, random: u64, trace: &mut T) -> Result<Decision, NoRoute> {
+        let (sent, query) = split(view.target());
+        let is_plain = canonical::is_plain(sent);
+        let path = if is_plain {
+            Cow::Borrowed(sent)
+        } else {
+            canonical::path(sent)
+        };
+        let host = match view.host().filter(|_| self.looks_at_hosts).map(Host::parse).transpose() {
+            // HTTP/1.1 allows an empty `Host` (RFC 9112 3.2): no host.
+            Err(BadHost::Empty) => None,
+            Err(_) => return Err(NoRoute::BadHost),
+            Ok(host) => host,
+        };
+        let seen = Seen {
+            view,
+            path: &path,
+            query: query.unwrap_or_default(),
+            host: host.as_ref(),
+            is_grpc: self.has_grpc && grpc::is_grpc(view),
+        };
+        let found = self.first(&seen, trace);
+        if !is_plain && self.doubts != 0 {
+            let rule = |found: Option<&Candidate>| found.map(|candidate| candidate.rule.id);
+            let taken = rule(found);
+            if canonical::readings(sent, self.doubts, |path| {
+                rule(self.first(&Seen { path, ..seen }, &mut ())) != taken
+            }) {
+                return Err(NoRoute::Ambiguous);
+            }
+        }
+        let candidate = found.ok_or(NoRoute::NoMatch)?;
+        let (share, target) = candidate.rule.draw(random);
+        let prefix = candidate.conditions.path.prefix_length();
+        Ok(Decision {
+            rule: candidate.rule.clone(),
+            matched: candidate.matched,
+            share,
+            target,
+            prefix,
+        })
+    }
+
+    /// The first candidate of all whose conditions hold. To explain, each is looked at in turn; to decide, the index
+    /// leaves out those whose host or path cannot be.
+    fn first<T: Trace>(&self, seen: &Seen<'_>, trace: &mut T) -> Option<&Candidate> {
+        if T::EVERYTHING {
+            let mut found = None;
+            for candidate in &self.candidates {
+                let refusal = if found.is_none() { candidate.refusal(seen) } else { None };
+                trace.note(candidate, refusal.clone(), found.is_some());
+                if refusal.is_none() && found.is_none() {
+                    found = Some(candidate);
+                }
+            }
+            return found;
+        }
+        if let Some(host) = seen.host {
+            let host = host.as_str();
+            if let Some(found) = self.exact_hosts.get(host).and_then(|group| self.first_in(group, seen)) {
+                return Some(found);
+            }
+            // The longest wildcard has the most characters, and begins at the first dot.
+            let suffixes = host.match_indices('.').map(|(at, _)| &host[at..]);
+            for group in suffixes.filter_map(|suffix| self.wildcard_hosts.get(suffix)) {
+                if let Some(found) = self.first_in(group, seen) {
+                    return Some(found);
+                }
+            }
+        }
+        self.first_in(&self.any_host, seen)
+    }
+
+    fn first_in(&self, group: &Group, seen: &Seen<'_>) -> Option<&Candidate> {
+        if seen.is_grpc {
+            let service = grpc::call(seen.path).and_then(|(service, _)| group.services.get(service));
+            if let Some(found) = self
+                .first_of(service, seen)
+                .or_else(|| self.first_of(Some(&group.other_calls), seen))
+            {
+                return Some(found);
+            }
+        }
+        self.first_of(group.exact.get(seen.path), seen)
+            .or_else(|| self.first_by_prefix(group, seen))
+            .or_else(|| self.first_of(Some(&group.regexes), seen))
+            .or_else(|| self.first_of(Some(&group.any), seen))
+    }
+
+    /// The longest prefix first.
+    fn first_by_prefix(&self, group: &Group, seen: &Seen<'_>) -> Option<&Candidate> {
+        if group.depth == 0 || seen.path.first() != Some(&b'/') {
+            return None;
+        }
+        let mut end = segments_end(seen.path, group.depth);
+        while end > 0 {
+            if let Some(found) = self.first_of(group.prefixes.get(&seen.path[..end]), seen) {
+                return Some(found);
+            }
+            end = seen.path[..end].iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        }
+        None
+    }
+
+    fn first_of(&self, list: Option<&Vec<u32>>, seen: &Seen<'_>) -> Option<&Candidate> {
+        let mut candidates = list?.iter().map(|index| &self.candidates[*index as usize]);
+        candidates.find(|candidate| {
+            candidate.conditions.path.holds(seen.path) && candidate.conditions.refusal(seen).is_none()
+        })
+    }
+}
+
+impl Candidate {
+    /// Host and path included.
+    fn refusal(&self, seen: &Seen<'_>) -> Option<Refusal> {
+        let host_holds = match (&self.host, seen.host) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(pattern), Some(host)) => match pattern.strip_prefix('*') {
+                Some(suffix) => host.as_str().len() > suffix.len() && host.as_str().ends_with(suffix),
+                None => host.as_str() == &**pattern,
+            },
+        };
+        if !host_holds {
+            return Some(Refusal::Host);
+        }
+        if !self.conditions.path.holds(seen.path) {
+            return Some(Refusal::Path);
+        }
+        self.conditions.refusal(seen)
+    }
+}
+
+/// Where the first `count` segments of a path end.
+fn segments_end(path: &[u8], count: usize) -> usize {
+    let slashes = path
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'/')
+        .map(|(at, _)| at);
+    slashes.skip(1).nth(count - 1).unwrap_or(path.len())
+}
+
+/// How many segments a prefix has.
+pub(crate) fn segments(path: &[u8]) -> usize {
+    path.iter().filter(|byte| **byte == b'/').count()
+}

@@ -6,3 +6,8 @@ pub mod fields;
 pub mod images;
 pub mod manifest;
 pub mod pod_check;
+pub mod store;
+pub mod address;
+pub mod endpoints;
+pub mod nat;
+pub mod dns;

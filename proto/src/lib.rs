@@ -1,5 +1,7 @@
 //! Every contract between weft's programs: names, typed arguments, and (feature `rpc`) discovery and identity.
 
+#[cfg(feature = "rpc")]
+pub mod convert;
 pub mod limits;
 pub mod names;
 #[cfg(feature = "rpc")]

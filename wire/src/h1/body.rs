@@ -11,7 +11,7 @@ pub enum Piece<'a> {
     /// Bytes of the body; never empty.
     Data(&'a [u8]),
     /// The trailers that may pass; perhaps none of those that were sent. [`Piece::End`] follows.
-    Trailers(Fields),
+    Trailers(Box<Fields>),
     /// The body is complete. What follows in the input belongs to the next message.
     End,
     /// All input is consumed; there is more to come.
@@ -24,7 +24,7 @@ pub enum Frame {
     /// Bytes of the body; never empty.
     Data(Bytes),
     /// The trailers that may pass.
-    Trailers(Fields),
+    Trailers(Box<Fields>),
     /// The body is complete.
     End,
     /// All input is consumed; there is more to come.
@@ -145,7 +145,7 @@ impl BodyDecoder {
                         self.state = State::End;
                         // Nothing between the last chunk and the blank line.
                         if block != b"\r\n\r\n" {
-                            return Ok((used, Piece::Trailers(trailers::parse(block)?)));
+                            return Ok((used, Piece::Trailers(Box::new(trailers::parse(block)?))));
                         }
                     }
                 }

@@ -248,7 +248,7 @@ impl Writer<'_, '_> {
             field(b"Upgrade", token.as_bytes(), out);
         }
         own_fields(how, out);
-        let went_on = |at: &At| !at.hop && !(is_request && at.known == Known::Internal);
+        let went_on = |at: &At| !(at.hop || is_request && at.known == Known::Internal);
         added(
             how.edits,
             |name| {

@@ -94,7 +94,7 @@ pub(super) fn fields(
             hop: false,
         });
     }
-    if !sent.ends_with(b"\r\n\r\n") && !(headers.is_empty() && sent == b"\r\n") {
+    if !sent.ends_with(b"\r\n\r\n") {
         return Err(Refused::Newline);
     }
     if let Some(last) = list.last_mut() {

@@ -96,6 +96,8 @@ limits! {
     H2_PING: time = Duration::from_secs(10);
     /// Time for the answer to a PING before the peer is taken for dead.
     H2_PING_ANSWER: time = Duration::from_secs(3);
+    /// Time after which an HTTP/2 connection of weft's own without streams is closed.
+    H2_IDLE: time = Duration::from_secs(300);
 
     /// Time for a TCP connection to a server.
     CONNECT_TIME: time = Duration::from_secs(5);
@@ -133,6 +135,12 @@ limits! {
     ADMISSION: bytes = 3 << 20;
     /// Time for one call to the webhook.
     ADMISSION_TIME: time = Duration::from_secs(5);
+    /// Calls to the webhook that are worked on at once; the next ones wait, no longer than a call may take.
+    ADMISSION_CALLS: count = 16;
+    /// Items of all lists in one pod that the webhook reads: a list of `{}` takes three bytes each to write and kilobytes to hold.
+    ADMISSION_ITEMS: count = 10_000;
+    /// Connections to the webhook; the next ones wait in the kernel's queue.
+    ADMISSION_CONNECTIONS: count = 1024;
     /// Names that one proxy may follow at the controller.
     FOLLOWED: count = 20_000;
     /// Streams that one controller serves.

@@ -1,0 +1,232 @@
+//! weft's two containers, first among the init containers: `weft-proxy`, a native sidecar, then `weft-init`, which sets
+//! the redirects and proves them through the running proxy. The user's come after, and so are meshed themselves.
+//!
+//! The controller recognises a meshed pod by these containers' arguments, so what is written here is a contract. Every
+//! field that the API server would fill in is said, so that a pod that comes by again compares equal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle,
+        LifecycleHandler, ObjectFieldSelector, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+    },
+    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+};
+use weft_proto::names::{self, container, env, path, port};
+
+use crate::{annotations::Skips, context::Settings, volumes};
+
+/// First argument of the proxy's container, by which a meshed pod is known.
+pub const SIDECAR: &str = "sidecar";
+/// What makes an init container a native sidecar. Below Kubernetes 1.29 it is dropped, and the pod would never start.
+pub const ALWAYS: &str = "Always";
+
+/// Seconds from the proxy's start to its first certificate, before the kubelet restarts it.
+const STARTUP_SECONDS: i32 = 120;
+
+/// Whether a pod's specification says that weft's proxy runs in it.
+pub fn is_proxy(container: &Container) -> bool {
+    container.name == container::PROXY
+        && container.restart_policy.as_deref() == Some(ALWAYS)
+        && container
+            .args
+            .as_ref()
+            .and_then(|args| args.first())
+            .is_some_and(|first| first == SIDECAR)
+}
+
+/// The proxy's container.
+pub fn proxy(settings: &Settings, skips: &Skips, probe_ports: &BTreeSet<u16>) -> Container {
+    Container {
+        name: container::PROXY.into(),
+        args: Some(vec![SIDECAR.into()]),
+        env: Some(environment(settings, skips, probe_ports)),
+        restart_policy: Some(ALWAYS.into()),
+        ports: Some(vec![ContainerPort {
+            name: Some("weft-metrics".into()),
+            container_port: i32::from(port::METRICS),
+            protocol: Some("TCP".into()),
+            ..ContainerPort::default()
+        }]),
+        // The first start waits for a certificate; the containers behind this one wait with it.
+        startup_probe: Some(ready_probe(1, STARTUP_SECONDS)),
+        readiness_probe: Some(ready_probe(5, 3)),
+        // It runs together with the application's SIGTERM; the proxy gets its own only after the application has ended.
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                exec: Some(ExecAction {
+                    command: Some(vec!["weft-proxy".into(), "drain".into()]),
+                }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        resources: Some(resources(&[("cpu", "10m"), ("memory", "32Mi")], &[("memory", "1Gi")])),
+        security_context: Some(proxy_security()),
+        volume_mounts: Some(vec![volumes::token_mount(), volumes::run_mount()]),
+        ..common(&settings.proxy_image, settings)
+    }
+}
+
+/// The container that sets the redirects.
+pub fn init(settings: &Settings, skips: &Skips) -> Container {
+    Container {
+        name: container::INIT.into(),
+        args: Some(init_arguments(skips)),
+        resources: Some(resources(&[("cpu", "10m"), ("memory", "16Mi")], &[("memory", "64Mi")])),
+        security_context: Some(init_security()),
+        ..common(&settings.init_image, settings)
+    }
+}
+
+fn common(image: &str, settings: &Settings) -> Container {
+    Container {
+        image: Some(image.into()),
+        image_pull_policy: Some(settings.image_pull_policy.clone()),
+        termination_message_path: Some("/dev/termination-log".into()),
+        // A container that fails says why on its last lines; `kubectl describe pod` shows them.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        ..Container::default()
+    }
+}
+
+fn environment(settings: &Settings, skips: &Skips, probe_ports: &BTreeSet<u16>) -> Vec<EnvVar> {
+    let probe_ports: Vec<_> = probe_ports.iter().map(u16::to_string).collect();
+    vec![
+        field(env::POD_NAME, "metadata.name"),
+        field(env::POD_NAMESPACE, "metadata.namespace"),
+        field(env::POD_UID, "metadata.uid"),
+        field(env::POD_IPS, "status.podIPs"),
+        field(env::SERVICE_ACCOUNT, "spec.serviceAccountName"),
+        value(env::TRUST_DOMAIN, settings.trust_domain.clone()),
+        value(env::TRUST_BUNDLE, settings.trust_bundle.clone()),
+        value(env::DISCOVERY_ADDRESS, settings.discovery.clone()),
+        value(env::IDENTITY_ADDRESS, settings.identity.clone()),
+        value(
+            env::TOKEN_FILE,
+            format!("{}/{}", container::TOKEN_MOUNT, container::TOKEN_FILE),
+        ),
+        value(env::CLUSTER_CIDRS, settings.cluster_cidrs.to_string()),
+        value(env::PROBE_PORTS, probe_ports.join(",")),
+        value(env::SKIP_INBOUND_PORTS, skips.inbound_ports.to_string()),
+        value(env::ADMIN_SOCKET, container::ADMIN_SOCKET.into()),
+    ]
+    .into_iter()
+    // The API server drops an empty value, and the proxy takes its absence for the default.
+    .filter(|variable| variable.value.as_ref().is_none_or(|value| !value.is_empty()))
+    .collect()
+}
+
+fn init_arguments(skips: &Skips) -> Vec<String> {
+    let lists = [
+        ("--skip-inbound-ports", skips.inbound_ports.to_string()),
+        ("--skip-outbound-ports", skips.outbound_ports.to_string()),
+        ("--skip-outbound-cidrs", skips.outbound_cidrs.to_string()),
+        ("--skip-uids", skips.uids.to_string()),
+    ];
+    let fixed = [
+        ("--inbound-port", port::INBOUND.to_string()),
+        ("--outbound-port", port::OUTBOUND.to_string()),
+        ("--proxy-uid", names::PROXY_UID.to_string()),
+    ];
+    fixed
+        .into_iter()
+        .chain(lists.into_iter().filter(|(_, list)| !list.is_empty()))
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect()
+}
+
+fn ready_probe(period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path::READY.into()),
+            port: IntOrString::Int(i32::from(port::METRICS)),
+            scheme: Some("HTTP".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(1),
+        success_threshold: Some(1),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+/// What the `restricted` Pod Security Standard asks for (RELIABILITY T44).
+fn proxy_security() -> SecurityContext {
+    let id = i64::from(names::PROXY_UID);
+    SecurityContext {
+        run_as_user: Some(id),
+        run_as_group: Some(id),
+        run_as_non_root: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
+        ..confined()
+    }
+}
+
+fn init_security() -> SecurityContext {
+    SecurityContext {
+        run_as_user: Some(0),
+        run_as_group: Some(0),
+        run_as_non_root: Some(false),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: Some(vec!["NET_ADMIN".into(), "NET_RAW".into()]),
+        }),
+        ..confined()
+    }
+}
+
+fn confined() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        privileged: Some(false),
+        read_only_root_filesystem: Some(true),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".into(),
+            localhost_profile: None,
+        }),
+        ..SecurityContext::default()
+    }
+}
+
+fn resources(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> ResourceRequirements {
+    let quantities = |list: &[(&str, &str)]| -> BTreeMap<String, Quantity> {
+        list.iter()
+            .map(|(name, amount)| ((*name).into(), Quantity((*amount).into())))
+            .collect()
+    };
+    ResourceRequirements {
+        requests: Some(quantities(requests)),
+        limits: Some(quantities(limits)),
+        claims: None,
+    }
+}
+
+fn value(name: &str, value: String) -> EnvVar {
+    // Kubernetes expands $(NAME) in values; none of ours means that.
+    EnvVar {
+        name: name.into(),
+        value: Some(value.replace("$(", "$$(")),
+        value_from: None,
+    }
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    let selector = ObjectFieldSelector {
+        api_version: Some("v1".into()),
+        field_path: path.into(),
+    };
+    EnvVar {
+        name: name.into(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(selector),
+            ..EnvVarSource::default()
+        }),
+    }
+}

@@ -11,3 +11,6 @@ pub mod address;
 pub mod endpoints;
 pub mod nat;
 pub mod dns;
+pub mod root;
+pub mod launch;
+pub mod enter;

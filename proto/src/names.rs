@@ -145,6 +145,16 @@ pub mod http {
     pub const VERSION: &str = "weft-version";
     /// Inside `weft/1`: the method of an Upgrade request that crosses as extended CONNECT.
     pub const METHOD: &str = "weft-method";
+    /// Inside `weft/1`: the target as sent, where `:path` cannot say it.
+    pub const TARGET: &str = "weft-target";
+    /// Inside `weft/1`: what the `Host` field was when it named no host: `none` or `empty`.
+    pub const HOST: &str = "weft-host";
+    /// Inside `weft/1`, in responses: the reason phrase, where it is not the status' usual one.
+    pub const REASON: &str = "weft-reason";
+    /// Inside `weft/1`, in responses: the status of a refused Upgrade, which a 2xx of HTTP/2 would turn into a tunnel.
+    pub const STATUS: &str = "weft-status";
+    /// Inside `weft/1`, in responses: `close` where the body lasted until the server closed.
+    pub const BODY: &str = "weft-body";
 }
 
 /// How `weft-init` proves its redirects: a connection to one of these must land on the proxy, which answers with [`check::ANSWER`].

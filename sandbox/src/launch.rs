@@ -7,7 +7,7 @@
 use crate::root::{self, Mount};
 use anyhow::{Context as _, anyhow, bail};
 use nix::{
-    sys::signal::Signal,
+    sys::signal::{SigSet, Signal},
     unistd::{Gid, Uid, setgid, setgroups, sethostname, setuid},
 };
 use rustix::thread::CapabilitySet;
@@ -129,10 +129,12 @@ impl Launch {
             let _ = std::fs::create_dir_all(&directory);
         }
         env::set_current_dir(&directory).with_context(|| format!("workingDir {}", directory.display()))?;
-        if let Some(root) = self.root.as_ref().filter(|r| r.read_only) {
-            root::seal(root)?;
+        if self.root.as_ref().is_some_and(|r| r.read_only) {
+            root::seal()?;
         }
         self.drop_privileges()?;
+        // Whoever started the shim may have held signals back for itself.
+        SigSet::empty().thread_set_mask().context("taking signals again")?;
         let Some((program, arguments)) = self.words.split_first() else {
             bail!("no program to run")
         };

@@ -14,3 +14,4 @@ pub mod dns;
 pub mod root;
 pub mod launch;
 pub mod enter;
+pub mod kubelet;

@@ -11,7 +11,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -63,8 +63,8 @@ pub fn build(root: &Root) -> anyhow::Result<()> {
     directory(&new)?;
     layer(scratch, 0, Path::new("/"), &new)
         .context("mounting overlayfs; `weft check` tells whether this kernel has it")?;
-    for (number, (point, kind)) in submounts(&table).into_iter().enumerate() {
-        submount(scratch, number + 1, &new, &point, &kind);
+    for (number, point) in submounts(&table).into_iter().enumerate() {
+        submount(scratch, number + 1, &new, &point);
     }
     for tree in SHARED {
         let target = new.join(&tree[1..]);
@@ -90,7 +90,7 @@ pub fn build(root: &Root) -> anyhow::Result<()> {
 }
 
 /// Makes the root itself read-only; volumes stay as they are.
-pub fn seal(_root: &Root) -> anyhow::Result<()> {
+pub fn seal() -> anyhow::Result<()> {
     let none = None::<&str>;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     mount(none, "/", none, flags, none).context("making the root read-only")
@@ -135,9 +135,9 @@ fn layer(scratch: &Path, number: usize, lower: &Path, target: &Path) -> anyhow::
     Ok(())
 }
 
-/// The mounts below `/` that the container shall see, outermost first, with their kind of file system.
-fn submounts(table: &str) -> Vec<(PathBuf, String)> {
-    let mut found = BTreeMap::new();
+/// The mounts below `/` that the container shall see, outermost first, each once.
+fn submounts(table: &str) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
     for line in table.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
             continue;
@@ -148,15 +148,15 @@ fn submounts(table: &str) -> Vec<(PathBuf, String)> {
         let point = PathBuf::from(point.replace("\\040", " "));
         let shared = SHARED.iter().chain(&["/proc"]).any(|tree| point.starts_with(tree));
         if point != Path::new("/") && !shared && !LEFT_OUT.contains(&kind) {
-            found.insert(point, kind.to_string());
+            found.insert(point);
         }
     }
-    found.into_iter().collect()
+    found
 }
 
 /// Another file system of the machine: layered like the root where the kernel can, shared where it cannot. One that is not
 /// even there (hidden by another mount) is left out.
-fn submount(scratch: &Path, number: usize, new: &Path, point: &Path, _kind: &str) {
+fn submount(scratch: &Path, number: usize, new: &Path, point: &Path) {
     let Ok(below) = point.strip_prefix("/") else { return };
     let target = new.join(below);
     if !target.exists() || !point.exists() {
@@ -201,10 +201,7 @@ mod tests {
         let table = "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:5 / /proc rw - proc proc rw\n\
                      30 21 8:3 / /home/a\\040b rw shared:1 - ext4 /dev/sda3 rw\n29 21 8:2 / /home rw - ext4 /dev/sda2 rw\n\
                      31 21 0:9 / /dev/shm rw - tmpfs tmpfs rw\n32 21 0:4 net:[1] /run/netns/x rw - nsfs nsfs rw\n";
-        let found: Vec<String> = submounts(table)
-            .into_iter()
-            .map(|(p, _)| p.display().to_string())
-            .collect();
+        let found: Vec<String> = submounts(table).into_iter().map(|p| p.display().to_string()).collect();
         assert_eq!(found, ["/home", "/home/a b"]);
     }
 }

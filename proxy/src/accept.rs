@@ -1,0 +1,62 @@
+//! Listeners: one of each address for each worker, a bound on what is open, patience when the system runs out.
+
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::TcpListener, sync::OwnedSemaphorePermit};
+use weft_proto::limits;
+
+use crate::{app::Shared, connection, metrics, role::Role};
+
+/// A listener that shares its port with those of the other workers.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits::ACCEPT_QUEUE as i32)?;
+    Ok(socket.into())
+}
+
+/// Whether this family is missing on the node, which is no mistake.
+pub fn is_missing_family(address: SocketAddr, error: &io::Error) -> bool {
+    let missing = [nix::libc::EAFNOSUPPORT, nix::libc::EADDRNOTAVAIL].map(Some);
+    address.is_ipv6() && missing.contains(&error.raw_os_error())
+}
+
+/// Accepts for ever, one task for each connection.
+pub async fn serve(listener: TcpListener, role: Arc<Role>, shared: Arc<Shared>) {
+    loop {
+        let place = place(&shared).await;
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                // Boxed, since the runtime moves what it is given.
+                let served: Pin<Box<dyn Future<Output = ()> + Send>> =
+                    Box::pin(connection::accepted(stream, client, role.clone(), shared.clone(), place));
+                tokio::spawn(served);
+            }
+            // The client was gone before it was accepted.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error) => {
+                // No descriptors or no memory. What is open goes on, and makes room when it ends.
+                metrics::limit_reached("ACCEPT_BACK_OFF");
+                tracing::debug!(%error, "cannot accept for now");
+                tokio::time::sleep(limits::ACCEPT_BACK_OFF).await;
+            }
+        }
+    }
+}
+
+async fn place(shared: &Arc<Shared>) -> OwnedSemaphorePermit {
+    let places = &shared.places;
+    match places.clone().try_acquire_owned() {
+        Ok(place) => place,
+        Err(_) => {
+            metrics::limit_reached("CONNECTIONS");
+            places.clone().acquire_owned().await.expect("the semaphore is never closed")
+        }
+    }
+}

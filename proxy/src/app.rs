@@ -1,0 +1,105 @@
+//! Builds each long-lived part once, and gathers them in [`Shared`].
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use weft_proto::limits;
+use weft_service::{
+    drain::Signal,
+    tls::{Credentials, Holder},
+};
+
+use crate::{
+    config::Config,
+    role::{self, Direction, Role},
+    tables::{Ask, Tables},
+};
+
+/// The parts that live as long as the process.
+pub struct Shared {
+    /// What the environment says.
+    pub config: Config,
+    /// The side that other pods meet.
+    pub inbound: Arc<Role>,
+    /// The side that the application meets.
+    pub outbound: Arc<Role>,
+    /// Destinations.
+    pub tables: Tables,
+    /// Certificate, key and trust bundle; empty before the first certificate.
+    pub credentials: Arc<Holder>,
+    credentials_changes: watch::Receiver<u64>,
+    /// The drain of connections that come in.
+    pub inbound_drain: Signal,
+    /// The drain of connections that go out.
+    pub outbound_drain: Signal,
+    /// A place for each connection from a client.
+    pub places: Arc<Semaphore>,
+    /// A place for each dial on behalf of a silent client.
+    pub silent_places: Arc<Semaphore>,
+    /// Whether the listeners are bound.
+    pub listening: AtomicBool,
+}
+
+impl Shared {
+    /// Gathers the parts; `asks` is where discovery learns what to follow.
+    pub fn new(config: Config, asks: mpsc::UnboundedSender<Ask>) -> Arc<Self> {
+        let credentials = Holder::new();
+        Arc::new(Self {
+            inbound: Arc::new(role::inbound::role()),
+            outbound: Arc::new(role::outbound::role()),
+            tables: Tables::new(config.cluster_cidrs.clone(), config.pod_ips.clone(), asks),
+            credentials_changes: credentials.changes(),
+            credentials,
+            inbound_drain: Signal::new(),
+            outbound_drain: Signal::new(),
+            places: Arc::new(Semaphore::new(limits::CONNECTIONS)),
+            silent_places: Arc::new(Semaphore::new(limits::SILENT_DIALS)),
+            listening: AtomicBool::new(false),
+            config,
+        })
+    }
+
+    /// The role of one direction.
+    pub fn role(&self, direction: Direction) -> &Arc<Role> {
+        match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        }
+    }
+
+    /// The drain of one direction.
+    pub fn drain(&self, direction: Direction) -> &Signal {
+        match direction {
+            Direction::Inbound => &self.inbound_drain,
+            Direction::Outbound => &self.outbound_drain,
+        }
+    }
+
+    /// Which credentials these are: another number for each certificate.
+    pub fn credentials_number(&self) -> u64 {
+        *self.credentials_changes.borrow()
+    }
+
+    /// The credentials, unless there are none or they have expired.
+    pub fn valid_credentials(&self) -> Option<Arc<Credentials>> {
+        self.credentials.current().filter(|credentials| !credentials.expired(std::time::SystemTime::now()))
+    }
+
+    /// Whether the pod may be sent traffic; the error says what is missing. Nothing here depends on the controller once
+    /// the first certificate is there, until that expires.
+    pub fn ready(&self) -> Result<(), String> {
+        if !self.listening.load(Ordering::Acquire) {
+            return Err("the listeners are not bound yet".into());
+        }
+        match self.credentials.current() {
+            None => Err(format!("no certificate yet; the identity service is {}", self.config.identity_address)),
+            Some(_) if self.valid_credentials().is_none() => {
+                Err(format!("the certificate has expired; the identity service is {}", self.config.identity_address))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}

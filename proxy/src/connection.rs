@@ -1,0 +1,328 @@
+//! ★ One socket, from its first byte to its last.
+//!
+//! All branching of a connection happens here; stages do one thing and return. What happens to each request on a
+//! connection that speaks HTTP is `exchange.rs`' story.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason as H2Reason, RecvStream, server::SendResponse};
+use http::{Request, Response, StatusCode};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
+use weft_proto::{
+    limits,
+    names::{self, check},
+    rpc::discovery::Protocol as Declared,
+};
+use weft_service::{drain::Signal, spiffe::Id};
+
+use crate::{
+    app::Shared,
+    authorize,
+    detect::{self, Seen, silence},
+    exchange,
+    fault::{Fault, Reason},
+    hop::{self, Opened, tcp},
+    io::{Io, Tunnel},
+    original_dst,
+    record::{Facts, Protocol, Record},
+    relay::{self, bytes::Side, idle::Clocks},
+    role::Role,
+    tables::{Destination, Followed},
+    terminate,
+};
+
+/// What is known of a client's connection; shared by everything that happens on it.
+pub struct Connection {
+    /// Number, direction, addresses, mesh or not: what logs and metrics say.
+    pub facts: Arc<Facts>,
+    /// Who the client is, where it proved that.
+    pub peer: Option<Id>,
+    /// What the destination is, followed as it changes.
+    pub followed: Followed,
+    /// The parts that live as long as the process.
+    pub shared: Arc<Shared>,
+}
+
+impl Connection {
+    /// What the destination is now.
+    pub fn destination(&self) -> Arc<Destination> {
+        self.followed.current()
+    }
+
+    /// The drain of the connection's direction.
+    pub fn drain(&self) -> &Signal {
+        self.shared.drain(self.facts.direction)
+    }
+}
+
+/// A connection as a listener accepted it.
+pub async fn accepted(
+    stream: TcpStream,
+    client: SocketAddr,
+    role: Arc<Role>,
+    shared: Arc<Shared>,
+    _place: OwnedSemaphorePermit,
+) {
+    tcp::prepare(&stream);
+    let original = match original_dst::read(&stream, &role, &shared.config.pod_ips) {
+        Ok(original) => original,
+        Err(fault) => {
+            let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            let local = stream.local_addr().unwrap_or(nowhere);
+            let record = Record::connection(Facts::new(role.direction, client, local, None, false));
+            failed(record, &fault);
+            Io::socket(stream).reset();
+            return;
+        }
+    };
+    if role.answers_check && is_check(original) {
+        answer_check(stream).await;
+        return;
+    }
+    let facts = Facts::new(role.direction, client, original, None, false);
+    let closed = shared.drain(role.direction).clone();
+    let serving = serve(Io::socket(stream), facts, role, shared);
+    tokio::select! {
+        () = serving => {}
+        // The drain's time has passed; what is dropped here is counted as abandoned.
+        () = closed.closed() => {}
+    }
+}
+
+fn is_check(original: SocketAddr) -> bool {
+    original == (check::ADDRESS_V4, check::PORT).into() || original == (check::ADDRESS_V6, check::PORT).into()
+}
+
+/// What `weft-init` asks: whether a connection that it makes lands here.
+async fn answer_check(mut stream: TcpStream) {
+    let answered = async {
+        stream.write_all(check::ANSWER).await?;
+        stream.shutdown().await
+    };
+    // One that goes away without its answer has asked in vain.
+    let _ = tokio::time::timeout(limits::HANDSHAKE_TIME, answered).await;
+}
+
+/// From the first byte on.
+async fn serve(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared>) {
+    let began = Instant::now();
+    let followed = shared.tables.follow(role.looks_up, facts.destination).await;
+    let declared = followed.current().protocol;
+    let connection = Arc::new(Connection { facts, peer: None, followed, shared });
+    // A port that is declared needs no look, except where the mesh's own TLS may come.
+    if !role.ends_mesh_tls
+        && let Some(seen) = as_declared(declared)
+    {
+        return passes(io, seen, None, began, connection).await;
+    }
+    let silence = if connection.followed.speaks_first() { Duration::ZERO } else { limits::SILENCE };
+    let seen = match detect::first_bytes(&mut io, silence).await {
+        Ok(Some(seen)) => seen,
+        Ok(None) => match Box::pin(broken_silence(&mut io, &connection)).await {
+            Ok(silence::Broken::ByClient(seen)) => seen,
+            Ok(silence::Broken::Opaque { hop, seen, server_spoke }) => {
+                if server_spoke {
+                    connection.followed.spoke_first();
+                }
+                return passes(io, seen, Some(hop), began, connection).await;
+            }
+            Err(fault) => return unseen(io, &fault, &connection),
+        },
+        Err(fault) => return unseen(io, &fault, &connection),
+    };
+    if role.ends_mesh_tls && seen.is_mesh() {
+        return over_the_mesh(io, began, connection).await;
+    }
+    let seen = match as_declared(declared) {
+        // What its client calls TLS is passed on as it is; the ClientHello's name is worth knowing.
+        Some(Seen::Tls(_)) if matches!(seen, Seen::Tls(_)) => seen,
+        Some(declared) => declared,
+        None => seen,
+    };
+    passes(io, seen, None, began, connection).await
+}
+
+/// What a port declares outweighs what its bytes look like.
+fn as_declared(protocol: Declared) -> Option<Seen> {
+    match protocol {
+        Declared::Detect => None,
+        Declared::Http1 => Some(Seen::Http1),
+        Declared::H2c => Some(Seen::Http2),
+        Declared::Tls => Some(Seen::Tls(Default::default())),
+        Declared::Opaque => Some(Seen::Opaque),
+    }
+}
+
+/// Waits with the client's silence, over a hop of its own where there may be one more.
+async fn broken_silence(io: &mut Io, connection: &Arc<Connection>) -> Result<silence::Broken, Fault> {
+    // Plaintext that will be refused is not carried anywhere before.
+    let allowed = authorize::connection(&connection.facts, &connection.shared).is_ok();
+    let place = connection.followed.silent_place().filter(|_| allowed);
+    let place = place.zip(connection.shared.silent_places.clone().try_acquire_owned().ok());
+    if allowed && place.is_none() {
+        crate::metrics::limit_reached("SILENT_DIALS");
+    }
+    let opening = place.as_ref().map(|_| {
+        let opening: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(hop::open_any(connection));
+        opening
+    });
+    // HTTP is answered request by request. At inbound, any TLS is looked at first: it may be the mesh's.
+    let inbound_tls = connection.shared.role(connection.facts.direction).ends_mesh_tls;
+    let for_weft: fn(&Seen) -> bool = if inbound_tls {
+        |seen| matches!(seen, Seen::Http1 | Seen::Http2 | Seen::Tls(_))
+    } else {
+        |seen| matches!(seen, Seen::Http1 | Seen::Http2)
+    };
+    silence::watch(io, opening, for_weft).await
+}
+
+/// It never became clear what the client speaks: the client is told as the server would have told it.
+fn unseen(io: Io, fault: &Fault, connection: &Connection) {
+    failed(Record::connection(connection.facts.clone()), fault);
+    io.reset();
+}
+
+/// The connection of another weft: its TLS is ended, and HTTP/2 spoken within.
+async fn over_the_mesh(io: Io, began: Instant, connection: Arc<Connection>) {
+    let (io, peer) = match terminate::mesh(io, &connection.shared).await {
+        Ok(ended) => ended,
+        Err(fault) => return failed(Record::connection(connection.facts.clone()), &fault),
+    };
+    let Some(connection) = Arc::into_inner(connection) else { return };
+    let facts = connection.facts.known_better(connection.facts.destination, Some(peer.as_str()), true);
+    let connection = Arc::new(Connection { facts, peer: Some(peer), ..connection });
+    passes(io, Seen::Http2, None, began, connection).await;
+}
+
+/// It is known what the client speaks.
+async fn passes(io: Io, seen: Seen, hop: Option<Box<Opened>>, began: Instant, connection: Arc<Connection>) {
+    let mut record = Record::connection(connection.facts.clone());
+    record.detected(seen.protocol(), began.elapsed());
+    if let Seen::Tls(hello) = &seen
+        && let Some(name) = &hello.sni
+    {
+        record.server_name(name);
+    }
+    if let Err(fault) = authorize::connection(&connection.facts, &connection.shared) {
+        failed(record, &fault);
+        return io.reset();
+    }
+    match seen {
+        Seen::Http1 => Box::pin(exchange::serve_h1(io, connection)).await,
+        Seen::Http2 => Box::pin(exchange::serve_h2(io, connection)).await,
+        Seen::Tls(_) | Seen::Opaque => return Box::pin(as_bytes(io, hop, record, &connection)).await,
+    }
+    record.close();
+}
+
+/// Bytes that nobody looks at.
+async fn as_bytes(io: Io, hop: Option<Box<Opened>>, mut record: Record, connection: &Arc<Connection>) {
+    let opened = match hop {
+        Some(hop) => *hop,
+        None => match hop::open_any(connection).await {
+            Ok(opened) => opened,
+            Err(fault) => {
+                failed(record, &fault);
+                return io.reset();
+            }
+        },
+    };
+    let Opened { io: server, lease, backend, transport } = opened;
+    record.backend(&backend.id);
+    record.endpoint(lease.address, lease.identity_label.as_ref(), transport.label());
+    carry(io, server, record).await;
+}
+
+async fn carry(client: Io, server: Io, mut record: Record) {
+    record.tunnel_opened();
+    let ended = relay::bytes::bytes(client, server, Clocks::default(), |side, n| match side {
+        Side::Client => record.received(n),
+        Side::Server => record.sent(n),
+    });
+    match ended.await {
+        Ok(()) => record.close(),
+        Err(fault) => failed(record, &fault),
+    }
+}
+
+fn failed(mut record: Record, fault: &Fault) {
+    tracing::debug!(conn = record.facts().connection, stage = fault.stage.name(), error = %fault, "connection failed");
+    record.fault(fault);
+    record.close();
+}
+
+/// A CONNECT stream of another weft: bytes for the application. Its authority must be the connection's own destination.
+pub async fn tunnel(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, connection: Arc<Connection>) {
+    let mut record = Record::connection(connection.facts.clone());
+    record.protocol(Protocol::Opaque);
+    let authority = request.uri().authority().and_then(|authority| authority.as_str().parse::<SocketAddr>().ok());
+    if authority != Some(connection.facts.destination) {
+        let fault = Fault::new(Reason::ForeignAuthority);
+        refuse(&mut respond, &fault);
+        return failed(record, &fault);
+    }
+    let opened = match hop::open_any(&connection).await {
+        Ok(opened) => opened,
+        Err(fault) => {
+            if connection.drain().phase() > weft_service::drain::Phase::Running && fault.may_replay() {
+                // The application has gone already and nothing was sent: the caller's weft takes another endpoint.
+                respond.send_reset(H2Reason::REFUSED_STREAM);
+            } else {
+                refuse(&mut respond, &fault);
+            }
+            return failed(record, &fault);
+        }
+    };
+    let Opened { io: server, lease, backend, transport } = opened;
+    record.backend(&backend.id);
+    record.endpoint(lease.address, None, transport.label());
+    // An error here means that the stream is gone, and then there is nobody to tell.
+    let Ok(send) = respond.send_response(Response::new(()), false) else {
+        server.reset();
+        return failed(record, &Fault::new(Reason::ClientGone));
+    };
+    let client = Io::tunnel(Tunnel::new(send, request.into_body(), None));
+    carry(client, server, record).await;
+}
+
+/// Answers a CONNECT with the fault's status and its reason.
+fn refuse(respond: &mut SendResponse<Bytes>, fault: &Fault) {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(fault.reason.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    if let Ok(text) = fault.reason.text().parse() {
+        response.headers_mut().insert(names::http::ERROR, text);
+    }
+    // The stream may be gone already.
+    let _ = respond.send_response(response, true);
+}
+
+/// A stream to this proxy's own inbound side, for an endpoint of the pod itself: what the proxy dials is never redirected
+/// to it. Served as a connection of the mesh, whose other end is the pod's own identity.
+pub(crate) fn to_itself(shared: &Arc<Shared>, address: SocketAddr) -> Io {
+    let (near, far) = Io::pair(limits::RELAY);
+    let serving: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(from_itself(far, shared.clone(), address));
+    tokio::spawn(serving);
+    near
+}
+
+async fn from_itself(io: Io, shared: Arc<Shared>, address: SocketAddr) {
+    if crate::tables::is_reserved(address.port()) {
+        return io.reset();
+    }
+    let peer = shared.config.identity();
+    let client: IpAddr = address.ip();
+    let facts = Facts::new(shared.inbound.direction, (client, 0).into(), address, Some(peer.as_str()), true);
+    let followed = shared.tables.follow(shared.inbound.looks_up, address).await;
+    let closed = shared.inbound_drain.clone();
+    let connection = Arc::new(Connection { facts, peer: Some(peer), followed, shared });
+    tokio::select! {
+        () = passes(io, Seen::Http2, None, Instant::now(), connection) => {}
+        () = closed.closed() => {}
+    }
+}

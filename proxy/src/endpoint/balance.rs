@@ -1,0 +1,158 @@
+//! Power of two choices: of two endpoints taken at random, the one whose answers cost less, weighed by what it has in
+//! flight. The cost is a moving average that rises at once and decays with time, so that a slow endpoint is avoided from
+//! its first slow answer and tried again later.
+
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::Endpoint;
+use crate::tables::Backend;
+
+/// Answers faster than this are alike: within a node, noise is larger than what could be gained.
+const FLOOR_NANOS: u64 = 1_000_000;
+/// Costs that differ by less than this factor are alike.
+const ALIKE: u64 = 2;
+/// After this time without an answer the average has lost two thirds of its weight.
+const DECAY: Duration = Duration::from_secs(10);
+/// How long an endpoint that could not be reached is avoided, the first time; doubled with each failure after it.
+const AVOIDED: Duration = Duration::from_millis(500);
+/// No longer than this.
+const AVOIDED_AT_MOST: Duration = Duration::from_secs(10);
+
+/// What an endpoint's answers have cost, without a lock.
+#[derive(Debug, Default)]
+pub struct Load {
+    in_flight: AtomicU32,
+    /// Moving average of the time to an answer.
+    nanos: AtomicU64,
+    /// When the average was last touched; see [`now`].
+    touched: AtomicU64,
+    failures: AtomicU32,
+    /// Until when it is avoided; see [`now`].
+    avoided: AtomicU64,
+}
+
+/// Nanoseconds since the first call.
+fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    // 584 years fit.
+    Instant::now().saturating_duration_since(*START).as_nanos() as u64
+}
+
+impl Load {
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Connections and requests that use the endpoint now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// What the average has come down to by now.
+    fn decayed(&self, now: u64) -> f64 {
+        let age = now.saturating_sub(self.touched.load(Relaxed)) as f64;
+        self.nanos.load(Relaxed) as f64 * (-age / DECAY.as_nanos() as f64).exp()
+    }
+
+    pub(super) fn answered(&self, took: Duration) {
+        let (now, took) = (now(), took.as_nanos() as f64);
+        let before = self.decayed(now);
+        // A peak counts in full at once; a better answer counts for an eighth. Two threads at a time lose one of two
+        // answers, which does no harm.
+        let after = if took > before { took } else { before + (took - before) / 8.0 };
+        self.nanos.store(after as u64, Relaxed);
+        self.touched.store(now, Relaxed);
+        self.reached();
+    }
+
+    /// The endpoint could be reached: it is not avoided any longer.
+    pub fn reached(&self) {
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+            self.avoided.store(0, Relaxed);
+        }
+    }
+
+    /// The endpoint could not be reached.
+    pub fn failed(&self) {
+        let failures = self.failures.fetch_add(1, Relaxed).min(10);
+        let time = AVOIDED.saturating_mul(1 << failures).min(AVOIDED_AT_MOST);
+        self.avoided.store(now() + time.as_nanos() as u64, Relaxed);
+    }
+
+    fn is_avoided(&self, now: u64) -> bool {
+        let until = self.avoided.load(Relaxed);
+        until != 0 && until > now
+    }
+
+    fn cost(&self, now: u64) -> u64 {
+        (self.decayed(now) as u64).max(FLOOR_NANOS).saturating_mul(u64::from(self.in_flight()) + 1)
+    }
+}
+
+/// Any number below `n`, which is not 0. Good enough to choose by, and nothing else.
+pub(crate) fn random_below(n: usize) -> usize {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0) | 1);
+    }
+    STATE.with(|state| {
+        // splitmix64
+        let mut z = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state.set(z);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
+    })
+}
+
+/// The best of what is left, by degrees: live and reachable, live, terminating.
+pub(super) fn pick<'a>(backend: &'a Backend, avoid: &[SocketAddr]) -> Option<&'a Arc<Endpoint>> {
+    let (live, terminating) = backend.endpoints.split_at(backend.live);
+    let now = now();
+    among(live, avoid, |load| !load.is_avoided(now), now)
+        .or_else(|| among(live, avoid, |_| true, now))
+        .or_else(|| among(terminating, avoid, |_| true, now))
+}
+
+fn among<'a>(
+    endpoints: &'a [Arc<Endpoint>],
+    avoid: &[SocketAddr],
+    fits: impl Fn(&Load) -> bool,
+    now: u64,
+) -> Option<&'a Arc<Endpoint>> {
+    let fits = |endpoint: &&Arc<Endpoint>| fits(&endpoint.load) && !avoid.contains(&endpoint.address);
+    match endpoints {
+        [] => return None,
+        [only] => return Some(only).filter(fits),
+        _ => {}
+    }
+    let first = random_below(endpoints.len());
+    let second = (first + 1 + random_below(endpoints.len() - 1)) % endpoints.len();
+    let (a, b) = (&endpoints[first], &endpoints[second]);
+    match (fits(&a), fits(&b)) {
+        (true, true) => {
+            let (cost_a, cost_b) = (a.load.cost(now), b.load.cost(now));
+            // `a` was taken at random, so it is a fair choice between equals.
+            Some(if cost_b.saturating_mul(ALIKE) < cost_a || (cost_b < cost_a && b.load.in_flight() < a.load.in_flight()) { b } else { a })
+        }
+        (true, false) => Some(a),
+        (false, true) => Some(b),
+        // Rare: most are avoided. Start anywhere, so that the first of the rest does not get everything.
+        (false, false) => endpoints[first..].iter().chain(&endpoints[..first]).find(fits),
+    }
+}

@@ -1,0 +1,122 @@
+//! Endpoint → stream: which transport, and why.
+//!
+//! Outbound to an endpoint where weft listens is mTLS or fails. An endpoint in the proxy's own pod is reached inside the
+//! process, since what the proxy itself dials is never redirected back to it. Everything else is plain.
+
+pub mod h2;
+pub mod tcp;
+pub mod tls;
+pub mod tunnel;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use smallvec::SmallVec;
+use weft_proto::limits;
+
+use crate::{
+    app::Shared,
+    connection::Connection,
+    endpoint::{self, Endpoint, Lease},
+    fault::{Fault, Reason},
+    io::Io,
+    record::Hop,
+    role::Direction,
+    tables::Backend,
+};
+
+/// How an endpoint is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// HTTP/2 over mutual TLS 1.3, to another weft.
+    Mesh,
+    /// What the application speaks, without weft at the other end.
+    Plain,
+    /// As `Mesh`, but to the other side of this very proxy, without TLS.
+    Itself,
+}
+
+impl Transport {
+    /// Whether weft stands at the other end, so that `weft-*` fields and CONNECT streams may be used.
+    pub fn is_mesh(self) -> bool {
+        self != Self::Plain
+    }
+
+    /// The label in metrics and logs, for bytes or HTTP/1 on this hop.
+    pub fn label(self) -> Hop {
+        match self {
+            Self::Mesh => Hop::Mesh,
+            Self::Plain => Hop::Plain,
+            Self::Itself => Hop::Itself,
+        }
+    }
+}
+
+/// How this endpoint is spoken to on behalf of this connection.
+pub fn transport(endpoint: &Endpoint, connection: &Connection) -> Transport {
+    match connection.facts.direction {
+        Direction::Inbound => Transport::Plain,
+        Direction::Outbound if endpoint.identity.is_none() => Transport::Plain,
+        Direction::Outbound if endpoint.is_self => Transport::Itself,
+        Direction::Outbound => Transport::Mesh,
+    }
+}
+
+/// A plain TCP connection to the endpoint.
+pub async fn dial(endpoint: &Endpoint) -> Result<Io, Fault> {
+    match tcp::dial(endpoint.address).await {
+        Ok(stream) => {
+            endpoint.load.reached();
+            Ok(Io::socket(stream))
+        }
+        Err(fault) => {
+            endpoint.load.failed();
+            Err(fault)
+        }
+    }
+}
+
+/// A stream of bytes to the endpoint: a CONNECT stream where weft is at the other end, else a plain connection.
+pub async fn open(endpoint: &Endpoint, transport: Transport, shared: &Arc<Shared>) -> Result<Io, Fault> {
+    match transport {
+        Transport::Plain => dial(endpoint).await,
+        Transport::Mesh | Transport::Itself => tunnel::open(endpoint, transport, shared).await,
+    }
+}
+
+/// A stream to a server, open on behalf of a client's connection of bytes.
+#[derive(Debug)]
+pub struct Opened {
+    /// The stream.
+    pub io: Io,
+    /// The endpoint at its other end.
+    pub lease: Lease,
+    /// The backend that the endpoint is of.
+    pub backend: Arc<Backend>,
+    /// How it is spoken to.
+    pub transport: Transport,
+}
+
+/// Opens a stream of bytes to one of the destination's endpoints, by the connection's own rules. Another endpoint is
+/// tried when one cannot be reached, since nothing was sent.
+pub async fn open_any(connection: &Connection) -> Result<Opened, Fault> {
+    let destination = connection.destination();
+    let backend = destination.default_backend()?;
+    let mut tried: SmallVec<[SocketAddr; limits::ATTEMPTS]> = SmallVec::new();
+    let mut last = None;
+    while tried.len() < limits::ATTEMPTS {
+        let lease = match endpoint::choose(backend, &tried) {
+            Ok(lease) => lease,
+            Err(none) => return Err(last.unwrap_or(none)),
+        };
+        let transport = transport(&lease, connection);
+        match open(&lease, transport, &connection.shared).await {
+            Ok(io) => return Ok(Opened { io, lease, backend: backend.clone(), transport }),
+            Err(fault) if fault.may_replay() => {
+                tried.push(lease.address);
+                last = Some(fault);
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Err(last.unwrap_or_else(|| Fault::new(Reason::NoEndpoint)))
+}

@@ -1,0 +1,357 @@
+//! Bytes both ways, unread and unchanged: FIN, RST, half-close and back-pressure cross as they came.
+//!
+//! A buffer belongs to the thread and is held only while bytes are in it, so that a silent connection costs none; it is
+//! larger where much has gone through. A side that is reset resets the other one, after what it had said before was
+//! handed on where that is still possible.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use weft_proto::limits;
+
+use super::idle::{Clocks, Idle};
+use crate::{
+    fault::{Blame, Fault, Reason},
+    io::Io,
+};
+
+/// Whose bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// From the client to the server.
+    Client,
+    /// From the server to the client.
+    Server,
+}
+
+/// Buffers to begin with, and for connections that carry much.
+const SIZES: [usize; 2] = [8 << 10, limits::RELAY];
+/// A direction that has carried this much is given the larger buffer.
+const MUCH: u64 = 128 << 10;
+/// Spare buffers that a thread keeps, of each size.
+const SPARE: [usize; 2] = [64, 16];
+
+thread_local! {
+    static POOL: RefCell<[Vec<Box<[u8]>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+/// A buffer from the thread's pool, given back when it is dropped.
+struct Buffer {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    fn take(size: usize) -> Self {
+        let bytes = POOL.with_borrow_mut(|pool| pool[size].pop()).unwrap_or_else(|| vec![0; SIZES[size]].into_boxed_slice());
+        Self { bytes, start: 0, end: 0 }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        let size = usize::from(bytes.len() == SIZES[1]);
+        // A thread that is ending has no pool any more.
+        let _ = POOL.try_with(|pool| {
+            if let Ok(mut pool) = pool.try_borrow_mut()
+                && pool[size].len() < SPARE[size]
+            {
+                pool[size].push(bytes);
+            }
+        });
+    }
+}
+
+/// One direction.
+#[derive(Default)]
+struct Half {
+    buffer: Option<Buffer>,
+    moved: u64,
+    /// The source has ended.
+    ended: bool,
+    /// The end was handed on, or the direction was given up.
+    done: bool,
+    unflushed: bool,
+}
+
+/// Why a direction stopped before its end.
+enum Broken {
+    Source(io::Error),
+    Sink(io::Error),
+}
+
+impl Half {
+    /// Moves what can be moved. Ready when the end was handed on.
+    fn poll(
+        &mut self,
+        from: &mut Io,
+        to: &mut Io,
+        cx: &mut Context<'_>,
+        moved: &mut dyn FnMut(u64),
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            if let Some(buffer) = &mut self.buffer {
+                while buffer.start < buffer.end {
+                    match Pin::new(&mut *to).poll_write(cx, &buffer.bytes[buffer.start..buffer.end]) {
+                        Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Sink(io::ErrorKind::WriteZero.into()))),
+                        Poll::Ready(Ok(n)) => {
+                            buffer.start += n;
+                            self.moved += n as u64;
+                            self.unflushed = true;
+                            moved(n as u64);
+                        }
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Sink(error))),
+                        Poll::Pending => {
+                            from.poll_take_in(cx);
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                self.buffer = None;
+            }
+            if self.ended {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::Sink)?;
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = Buffer::take(usize::from(self.moved >= MUCH));
+            let mut read = ReadBuf::new(&mut buffer.bytes);
+            match Pin::new(&mut *from).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) => match read.filled().len() {
+                    0 => self.ended = true,
+                    n => {
+                        buffer.end = n;
+                        self.buffer = Some(buffer);
+                    }
+                },
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Source(error))),
+                Poll::Pending => {
+                    if self.unflushed {
+                        ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Broken::Sink)?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// Carries bytes until both sides have ended. `moved` is told of every piece, when it was handed on.
+///
+/// An error has been passed on to both sides already: a reset as a reset, silence for too long as a reset too.
+pub async fn bytes(
+    client: Io,
+    server: Io,
+    clocks: Clocks,
+    mut moved: impl FnMut(Side, u64),
+) -> Result<(), Fault> {
+    let (mut client, mut server) = (client, server);
+    let (mut up, mut down) = (Half::default(), Half::default());
+    let mut idle = Idle::start(clocks);
+    // The first thing that broke; the other direction may still have something to hand on.
+    let mut broken: Option<Fault> = None;
+    let ended = poll_fn(|cx| {
+        let mut active = false;
+        if !up.done {
+            let mut told = |n| {
+                active = true;
+                moved(Side::Client, n);
+            };
+            match up.poll(&mut client, &mut server, cx, &mut told) {
+                Poll::Ready(Ok(())) => idle.half_closed(),
+                Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(fault(Side::Client, error))),
+                Poll::Ready(Err(Broken::Sink(error))) => {
+                    (up.done, up.buffer) = (true, None);
+                    idle.half_closed();
+                    broken.get_or_insert(fault(Side::Server, error));
+                }
+                Poll::Pending => {}
+            }
+        }
+        if !down.done {
+            let mut told = |n| {
+                active = true;
+                moved(Side::Server, n);
+            };
+            match down.poll(&mut server, &mut client, cx, &mut told) {
+                Poll::Ready(Ok(())) => idle.half_closed(),
+                Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(fault(Side::Server, error))),
+                Poll::Ready(Err(Broken::Sink(error))) => {
+                    (down.done, down.buffer) = (true, None);
+                    idle.half_closed();
+                    broken.get_or_insert(fault(Side::Client, error));
+                }
+                Poll::Pending => {}
+            }
+        }
+        if up.done && down.done {
+            return Poll::Ready(broken.take().map_or(Ok(()), Err));
+        }
+        // A side that has nothing more to say can still be reset.
+        if up.done && let Poll::Ready(error) = client.poll_reset(cx) {
+            return Poll::Ready(Err(fault(Side::Client, error)));
+        }
+        if down.done && let Poll::Ready(error) = server.poll_reset(cx) {
+            return Poll::Ready(Err(fault(Side::Server, error)));
+        }
+        if active {
+            idle.restart();
+        }
+        idle.poll(cx).map(|()| Err(Fault::new(Reason::Idle)))
+    })
+    .await;
+    if ended.is_err() {
+        client.reset();
+        server.reset();
+    }
+    ended
+}
+
+fn fault(side: Side, error: io::Error) -> Fault {
+    match side {
+        Side::Client => Fault::because(Reason::ClientGone, error),
+        Side::Server => Fault::because(Reason::ServerReset, error).blaming(Blame::Server),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        task::JoinHandle,
+        time::sleep,
+    };
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn relay(clocks: Clocks) -> (Io, Io, JoinHandle<(Result<(), Fault>, u64, u64)>) {
+        let (client, near) = Io::pair(64);
+        let (far, server) = Io::pair(64);
+        let task = tokio::spawn(async move {
+            let (mut received, mut sent) = (0, 0);
+            let ended = bytes(near, far, clocks, |side, n| match side {
+                Side::Client => received += n,
+                Side::Server => sent += n,
+            });
+            let ended = ended.await;
+            (ended, received, sent)
+        });
+        (client, server, task)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_byte_restarts_the_idle_clock() {
+        let (mut client, mut server, task) = relay(Clocks { open: MINUTE, half_closed: MINUTE });
+        for byte in 0..10 {
+            sleep(MINUTE - SECOND).await;
+            client.write_u8(byte).await.unwrap();
+            assert_eq!(server.read_u8().await.unwrap(), byte);
+        }
+        let (ended, received, sent) = task.await.unwrap();
+        assert_eq!((ended.unwrap_err().reason, received, sent), (Reason::Idle, 10, 0));
+        assert_eq!(server.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_of_silence_does_no_harm_and_a_day_ends_it() {
+        let (mut client, mut server, task) = relay(Clocks::default());
+        sleep(60 * MINUTE).await;
+        server.write_all(b"still here").await.unwrap();
+        let mut read = [0; 10];
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"still here");
+        sleep(limits::TUNNEL_IDLE - SECOND).await;
+        assert!(!task.is_finished());
+        sleep(2 * SECOND).await;
+        assert!(task.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t13_each_end_crosses_by_itself() {
+        let (mut client, mut server, task) = relay(Clocks::default());
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        server.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"question");
+        sleep(MINUTE).await;
+        server.write_all(b"a long answer that does not fit into the pipe at once, so that it takes several turns")
+            .await
+            .unwrap();
+        drop(server);
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read.len(), 85);
+        let (ended, received, sent) = task.await.unwrap();
+        ended.unwrap();
+        assert_eq!((received, sent), (8, 85));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t13_a_reset_crosses_in_either_direction() {
+        let (client, mut server, task) = relay(Clocks::default());
+        client.reset();
+        assert_eq!(server.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::ClientGone);
+
+        let (mut client, server, task) = relay(Clocks::default());
+        server.reset();
+        assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::ServerReset);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_said_before_it_broke_off_still_arrives() {
+        let (mut client, mut server, task) = relay(Clocks::default());
+        server.write_all(b"go away").await.unwrap();
+        drop(server);
+        // The client goes on sending to a server that is gone.
+        let _ = client.write_all(b"more and more").await;
+        let mut read = [0; 7];
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"go away");
+        drop(client);
+        let _ = task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_half_may_stay_open_for_an_hour_only() {
+        let (mut client, mut server, task) = relay(Clocks::default());
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        sleep(limits::HALF_CLOSED - SECOND).await;
+        assert!(!task.is_finished());
+        sleep(2 * SECOND).await;
+        assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::Idle);
+    }
+
+    #[tokio::test]
+    async fn bulk_arrives_whole_through_a_slow_reader() {
+        let (mut client, mut server, task) = relay(Clocks::default());
+        let sent: Vec<u8> = (0..300_000_u32).map(|n| n as u8).collect();
+        let expected = sent.clone();
+        let writer = tokio::spawn(async move {
+            client.write_all(&sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            client
+        });
+        let mut read = Vec::new();
+        server.read_to_end(&mut read).await.unwrap();
+        assert!(read == expected);
+        drop(server);
+        drop(writer.await.unwrap());
+        assert_eq!(task.await.unwrap().1, 300_000);
+    }
+}

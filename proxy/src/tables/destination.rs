@@ -1,0 +1,227 @@
+//! One destination as it is now: its rules, compiled, and its backends with their endpoints. Immutable; replaced whole.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use weft_proto::{
+    convert,
+    rpc::discovery::{self as rpc, DestinationKind, Protocol},
+};
+use weft_route::Table;
+use weft_service::spiffe::Id;
+
+use crate::{
+    endpoint::{Endpoint, Load},
+    fault::{Fault, Reason},
+    record,
+};
+
+/// What is to be done with connections to one address.
+#[derive(Debug)]
+pub struct Destination {
+    /// What the address is.
+    pub kind: DestinationKind,
+    /// `namespace/name` of the Service or the pod; empty for an address outside of the cluster.
+    pub object: Arc<str>,
+    /// What its port declares; [`Protocol::Detect`] when it declares nothing.
+    pub protocol: Protocol,
+    /// The rules for requests to it; empty when there are none.
+    pub table: Table,
+    /// Every backend that a rule names, by the index that it uses.
+    pub backends: Vec<Arc<Backend>>,
+    default_backend: Option<u32>,
+    /// Set where connections fail, and why.
+    refused: Option<Reason>,
+    /// What the controller calls this content.
+    pub version: String,
+}
+
+/// Where a share of the requests goes.
+#[derive(Debug)]
+pub struct Backend {
+    /// The label in metrics and logs.
+    pub id: Arc<str>,
+    /// What its port declares.
+    pub protocol: Protocol,
+    /// Those that are live first, then those on their way out.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// How many are live.
+    pub live: usize,
+}
+
+impl Destination {
+    /// Nothing can be done: every connection fails with this reason.
+    pub fn refused(reason: Reason) -> Self {
+        Self {
+            kind: DestinationKind::Unknown,
+            object: "".into(),
+            protocol: Protocol::Detect,
+            table: Table::default(),
+            backends: Vec::new(),
+            default_backend: None,
+            refused: Some(reason),
+            version: String::new(),
+        }
+    }
+
+    /// One endpoint, which is the address itself.
+    fn one(kind: DestinationKind, id: &str, protocol: Protocol, endpoint: Endpoint) -> Self {
+        let backend = Backend { id: record::intern(id), protocol, endpoints: vec![Arc::new(endpoint)], live: 1 };
+        Self {
+            kind,
+            object: "".into(),
+            protocol,
+            table: Table::default(),
+            backends: vec![Arc::new(backend)],
+            default_backend: Some(0),
+            refused: None,
+            version: String::new(),
+        }
+    }
+
+    /// An address outside of the cluster: passed on as it is.
+    pub fn outside(address: SocketAddr) -> Self {
+        Self::one(DestinationKind::Outside, "outside", Protocol::Detect, Endpoint::at(address))
+    }
+
+    /// A port of the pod that the proxy stands in, seen from its inbound side.
+    pub fn own(address: SocketAddr, protocol: Protocol, before: Option<&Self>) -> Self {
+        let mut endpoint = Endpoint { is_self: true, ..Endpoint::at(address) };
+        if let Some(before) = before.and_then(|before| before.backends.first()?.endpoints.first()) {
+            endpoint.load = before.load.clone();
+        }
+        Self::one(DestinationKind::Pod, "self", protocol, endpoint)
+    }
+
+    /// What a connection goes to when there are no rules.
+    pub fn default_backend(&self) -> Result<&Arc<Backend>, Fault> {
+        if let Some(reason) = self.refused {
+            return Err(Fault::new(reason));
+        }
+        self.default_backend.and_then(|index| self.backend(index)).ok_or_else(|| Fault::new(Reason::NoEndpoint))
+    }
+
+    /// The backend that a rule names by this index.
+    pub fn backend(&self, index: u32) -> Option<&Arc<Backend>> {
+        self.backends.get(index as usize)
+    }
+
+    /// What the controller says. Endpoints that were there before keep what is known of their load. Also every part that
+    /// could not be understood.
+    pub(super) fn from_rpc(
+        address: SocketAddr,
+        version: &str,
+        content: rpc::Destination,
+        before: Option<&Self>,
+        is_own: &dyn Fn(IpAddr) -> bool,
+        inside: bool,
+    ) -> (Self, Vec<String>) {
+        let kind = content.kind();
+        match kind {
+            DestinationKind::Unknown if inside => {
+                return (Self { version: version.to_owned(), ..Self::refused(Reason::UnknownDestination) }, Vec::new());
+            }
+            DestinationKind::Unknown | DestinationKind::Outside => {
+                return (Self { version: version.to_owned(), ..Self::outside(address) }, Vec::new());
+            }
+            DestinationKind::Service | DestinationKind::Pod => {}
+        }
+        let mut mistakes = Vec::new();
+        let rules = convert::rules(&content).unwrap_or_else(|wrong| {
+            mistakes.extend(wrong.iter().map(ToString::to_string));
+            Vec::new()
+        });
+        let (table, conflicts) = Table::compile(rules);
+        for conflict in conflicts {
+            tracing::debug!(destination = %address, ?conflict, "a rule or a part of it has no effect");
+        }
+        let loads = loads(before);
+        let protocol = content.protocol();
+        let default_backend = content.default_backend;
+        let backends: Vec<_> = content
+            .backends
+            .into_iter()
+            .map(|backend| Arc::new(Backend::from_rpc(backend, &loads, is_own, &mut mistakes)))
+            .collect();
+        let object = content.object.map(|name| format!("{}/{}", name.namespace, name.name)).unwrap_or_default();
+        let destination = Self {
+            kind,
+            object: object.into(),
+            protocol,
+            table,
+            backends,
+            default_backend,
+            refused: None,
+            version: version.to_owned(),
+        };
+        (destination, mistakes)
+    }
+}
+
+type Loads = HashMap<(SocketAddr, Arc<str>), Arc<Load>>;
+
+fn loads(before: Option<&Destination>) -> Loads {
+    let backends = before.map(|before| before.backends.as_slice()).unwrap_or_default();
+    let endpoints = backends.iter().flat_map(|backend| &backend.endpoints);
+    endpoints.map(|endpoint| ((endpoint.address, endpoint.pod_uid.clone()), endpoint.load.clone())).collect()
+}
+
+impl Backend {
+    fn from_rpc(
+        backend: rpc::Backend,
+        loads: &Loads,
+        is_own: &dyn Fn(IpAddr) -> bool,
+        mistakes: &mut Vec<String>,
+    ) -> Self {
+        let protocol = backend.protocol();
+        let mut endpoints = Vec::with_capacity(backend.endpoints.len());
+        for (position, endpoint) in backend.endpoints.into_iter().enumerate() {
+            match Endpoint::from_rpc(endpoint, loads, is_own) {
+                Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
+                Err(wrong) => mistakes.push(format!("backend {} endpoint {position}: {wrong}", backend.id)),
+            }
+        }
+        endpoints.sort_by_key(|endpoint| endpoint.terminating);
+        let live = endpoints.iter().take_while(|endpoint| !endpoint.terminating).count();
+        Self { id: backend.id.into(), protocol, endpoints, live }
+    }
+}
+
+impl Endpoint {
+    /// An address about which nothing more is known.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            pod: "".into(),
+            pod_uid: "".into(),
+            identity: None,
+            identity_label: None,
+            terminating: false,
+            is_self: false,
+            load: Arc::default(),
+        }
+    }
+
+    fn from_rpc(endpoint: rpc::Endpoint, loads: &Loads, is_own: &dyn Fn(IpAddr) -> bool) -> Result<Self, String> {
+        let address = endpoint.address.ok_or("no address")?.socket_addr().map_err(|wrong| wrong.to_string())?;
+        // An identity that cannot be read must never become a plaintext hop: such an endpoint is left out.
+        let identity: Option<Id> = match endpoint.identity.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|bad: weft_service::spiffe::BadId| bad.to_string())?),
+        };
+        let pod_uid: Arc<str> = endpoint.pod_uid.into();
+        Ok(Self {
+            address,
+            pod: endpoint.pod.map(|pod| format!("{}/{}", pod.namespace, pod.name)).unwrap_or_default().into(),
+            identity_label: identity.as_ref().map(|identity| identity.as_str().into()),
+            identity,
+            terminating: endpoint.terminating,
+            is_self: is_own(address.ip()),
+            load: loads.get(&(address, pod_uid.clone())).cloned().unwrap_or_default(),
+            pod_uid,
+        })
+    }
+}

@@ -39,7 +39,7 @@ pub fn path(path: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(resolved(&encoded(path), true))
 }
 
-/// Whether the path is in canonical form already, and whether all read it alike: without a look at its bytes' meaning.
+/// Whether the path is in canonical form already, and so plain that all read it alike.
 pub(crate) fn is_plain(path: &[u8]) -> bool {
     path.first() == Some(&b'/') && is_canonical(path) && !path.iter().any(|byte| matches!(byte, b'%' | b';' | b'#'))
 }
@@ -73,14 +73,20 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// `pchar`, `/`, and `#`, which no path has and which is kept so that it is seen.
+/// `pchar`, `/`, and `#`, which no path has and which is kept so that it is seen. A table: this is asked for every byte.
+const STAYS: [bool; 256] = {
+    let mut stays = [false; 256];
+    let all = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/#";
+    let mut at = 0;
+    while at < all.len() {
+        stays[all[at] as usize] = true;
+        at += 1;
+    }
+    stays
+};
+
 fn stays(byte: u8) -> bool {
-    is_unreserved(byte)
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        )
-        || matches!(byte, b':' | b'@' | b'/' | b'#')
+    STAYS[usize::from(byte)]
 }
 
 fn decoded(high: u8, low: u8) -> Option<u8> {

@@ -1,6 +1,6 @@
 //! Changes of header fields.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -40,7 +40,7 @@ pub struct HeaderEdit {
 
 /// Fields that say how a message is framed, where it goes, or that belong to one connection. A rule that could write
 /// them could make two readers see two different messages.
-const NOT_FOR_RULES: [&str; 12] = [
+const NOT_FOR_RULES: [&str; 11] = [
     "connection",
     "content-length",
     "expect",
@@ -52,7 +52,6 @@ const NOT_FOR_RULES: [&str; 12] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
-    "weft-error",
 ];
 
 impl HeaderEdit {
@@ -80,6 +79,7 @@ fn name(text: &str) -> Result<HeaderName, String> {
     if name == "host" {
         return Err("the field 'host' is changed by a URLRewrite filter's hostname, not by a header modifier".into());
     }
+    // `weft-*` is weft's own word between two proxies, and to the client.
     if NOT_FOR_RULES.contains(&name.as_str()) || name.as_str().starts_with("weft-") {
         return Err(format!(
             "the field '{name}' belongs to the connection or its framing; a route may not change it"
@@ -90,12 +90,15 @@ fn name(text: &str) -> Result<HeaderName, String> {
 
 /// "If multiple entries specify equivalent header names, the first entry with an equivalent name MUST be considered
 /// for a match. Subsequent entries with an equivalent header name MUST be ignored." (HTTPHeader)
-fn pairs(list: &[(std::sync::Arc<str>, std::sync::Arc<str>)]) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+fn pairs(list: &[(Arc<str>, Arc<str>)]) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
     let mut seen = HashSet::new();
     let mut pairs = Vec::with_capacity(list.len());
     for (text, value) in list {
         let name = name(text)?;
-        let value = HeaderValue::from_str(value).map_err(|_| {
+        // Narrower than HTTP is: what the specification of HTTPHeader lets through, no encodings and no outer spaces.
+        let is_clean = value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) && value.trim() == &**value;
+        let checked = HeaderValue::from_str(value).ok().filter(|_| is_clean);
+        let value = checked.ok_or_else(|| {
             format!("the value {value:?} of the field '{name}' has characters that a field cannot hold")
         })?;
         if seen.insert(name.clone()) {

@@ -52,6 +52,8 @@ pub fn target(change: &PathChange, target: &[u8], prefix: usize) -> Vec<u8> {
 pub(crate) fn changed_path(change: &PathChange, path: &[u8], prefix: usize) -> Vec<u8> {
     match change {
         PathChange::Full(new) => new.as_bytes().to_vec(),
+        // `OPTIONS *` has no prefix.
+        PathChange::Prefix(_) if path == b"*" => path.to_vec(),
         PathChange::Prefix(new) => {
             let path = canonical::path(path);
             let rest = path.get(prefix..).unwrap_or_default();

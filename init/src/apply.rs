@@ -10,14 +10,8 @@ use crate::{
     render::{self, Present},
 };
 use iptables::IPTables;
-use std::{
-    fs::OpenOptions,
-    io::Write,
-    process::{Command, Stdio},
-};
-
-/// How long to wait for another program that holds the lock of iptables-legacy, in seconds.
-const LOCK_SECONDS: u8 = 20;
+use std::{fs::OpenOptions, io::Write, process::Stdio};
+use weft_proto::limits;
 
 /// Why a family's rules are not as they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +63,10 @@ pub struct Installed {
 /// something spoke for it.
 pub fn install(plan: &Plan, other_family: Option<Kind>) -> Result<Installed, Error> {
     let survey = Survey::of(plan.family);
-    let mut failures = Vec::new();
+    let mut failures: Vec<Error> = survey
+        .failures()
+        .map(|failure| Error::NoBackend(failure.to_owned()))
+        .collect();
     for Candidate { tool, why, seen } in survey.candidates(other_family).map_err(Error::NoBackend)? {
         match install_with(tool, plan) {
             Ok(()) => {
@@ -146,12 +143,11 @@ pub fn commit(tool: Tool, text: &str) -> Result<(), Error> {
         reason,
     };
     let mut command = tool.command("-restore");
-    command.args(["--noflush", &format!("--wait={LOCK_SECONDS}")]);
+    command.args(["--noflush", &format!("--wait={}", limits::RULES_LOCK.as_secs())]);
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    lock_somewhere(&mut command);
     let mut child = command
         .spawn()
         .map_err(|error| refused(unstarted(&format!("{}-restore", tool.command), &error)))?;
@@ -165,6 +161,30 @@ pub fn commit(tool: Tool, text: &str) -> Result<(), Error> {
         (false, _) => Err(refused(one_line(&output.stderr))),
     }
 }
+
+/// Where the legacy backend's lock file has to be, when it cannot be at the usual place: it insists on one, and a
+/// read-only root does not let it make it. The lock guards against other programs in this container, so that any file of
+/// the container serves.
+pub fn lock_elsewhere() -> Option<&'static str> {
+    const USUAL: &str = "/run/xtables.lock";
+    const OTHERS: [&str; 2] = ["/dev/shm/weft-xtables.lock", "/tmp/weft-xtables.lock"];
+    let writable = |path: &str| {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .is_ok()
+    };
+    if writable(USUAL) {
+        None
+    } else {
+        OTHERS.into_iter().find(|path| writable(path))
+    }
+}
+
+/// The variable that tells the legacy backend where its lock file is.
+pub const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
 
 /// Asks one backend about the nat table.
 fn nat(tool: Tool, question: &str) -> Result<String, Error> {
@@ -208,26 +228,6 @@ fn read_listing(listing: &str) -> Present {
             .collect();
     }
     present
-}
-
-/// The legacy backend insists on a lock file under `/run`, which a read-only root does not let it make. The lock
-/// guards against other programs in this container, so that any file of the container serves.
-fn lock_somewhere(command: &mut Command) {
-    const USUAL: &str = "/run/xtables.lock";
-    const OTHERS: [&str; 2] = ["/dev/shm/weft-xtables.lock", "/tmp/weft-xtables.lock"];
-    let writable = |path: &&str| {
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .is_ok()
-    };
-    if !writable(&USUAL)
-        && let Some(path) = OTHERS.iter().find(|path| writable(path))
-    {
-        command.env("XTABLES_LOCKFILE", path);
-    }
 }
 
 #[cfg(test)]

@@ -144,6 +144,13 @@ impl Survey {
             .map(|(tool, _)| *tool)
     }
 
+    /// Why the others show nothing.
+    pub fn failures(&self) -> impl Iterator<Item = &str> {
+        self.seen
+            .iter()
+            .filter_map(|(_, look)| look.as_ref().err().map(String::as_str))
+    }
+
     /// The backends to try, best first, or why there is none. `other_family` is what the other family's rules were set
     /// with, where something spoke for it.
     pub fn candidates(&self, other_family: Option<Kind>) -> Result<Vec<Candidate>, String> {
@@ -157,11 +164,7 @@ impl Survey {
             .map(|&(tool, look)| (rank(look, &looks), tool))
             .max_by_key(|&((rank, _), tool)| (rank, other_family == Some(tool.kind), tool.kind == Kind::Nft));
         let Some(((rank, reason), best)) = first else {
-            let reasons: Vec<&str> = self
-                .seen
-                .iter()
-                .filter_map(|(_, look)| look.as_ref().err().map(String::as_str))
-                .collect();
+            let reasons: Vec<&str> = self.failures().collect();
             return Err(format!(
                 "no iptables for {} works here: {}",
                 self.family,

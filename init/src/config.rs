@@ -5,6 +5,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 use weft_proto::{
+    limits,
     names::{PROXY_UID, port},
     skip::{Cidrs, Ports, Uids},
 };
@@ -46,7 +47,7 @@ pub struct Arguments {
     #[arg(long)]
     pub no_check: bool,
     /// How long the proof may take, in seconds, while the proxy is still starting
-    #[arg(long, value_name = "SECONDS", default_value = "30")]
+    #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECK_TIME.as_secs().to_string())]
     pub check_seconds: String,
 }
 
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn without_arguments_the_names_of_the_project_hold() {
         let config = resolve(&[]).unwrap();
-        assert_eq!(config.action, Action::Install(Some(Duration::from_secs(30))));
+        assert_eq!(config.action, Action::Install(Some(limits::CHECK_TIME)));
         assert_eq!(
             (config.redirects.inbound_port, config.redirects.outbound_port),
             (port::INBOUND, port::OUTBOUND)

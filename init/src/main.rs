@@ -3,11 +3,13 @@
 use anyhow::{Context, bail};
 use clap::{Parser, error::ErrorKind};
 use std::{
-    process::ExitCode,
+    env,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 use weft_init::{
-    apply::{self, Installed},
+    apply::{self, Installed, LOCK_VARIABLE},
     check::{self, Proof, Target},
     config::{Action, Arguments, Config, Redirects},
     plan::{Family, Plan},
@@ -42,8 +44,8 @@ fn main() -> ExitCode {
 
 fn run(Config { redirects, action }: Config) -> anyhow::Result<()> {
     match action {
-        Action::Install(check) => install(&redirects, check),
-        Action::Undo => undo(),
+        Action::Install(check) => lockable().and_then(|()| install(&redirects, check)),
+        Action::Undo => lockable().and_then(|()| undo()),
         Action::PrintInstall => {
             for family in Family::BOTH {
                 let plan = Plan::new(&redirects, family, own_uid());
@@ -51,8 +53,24 @@ fn run(Config { redirects, action }: Config) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Action::PrintUndo => print_undo(),
+        Action::PrintUndo => lockable().and_then(|()| print_undo()),
     }
+}
+
+/// Starts this program anew where the legacy backend needs another place for its lock: what it reads in the
+/// environment must be there before any thread could be, so that all programs that are started later have it.
+fn lockable() -> anyhow::Result<()> {
+    if env::var_os(LOCK_VARIABLE).is_some() {
+        return Ok(());
+    }
+    let Some(path) = apply::lock_elsewhere() else {
+        return Ok(());
+    };
+    let error = Command::new("/proc/self/exe")
+        .args(env::args_os().skip(1))
+        .env(LOCK_VARIABLE, path)
+        .exec();
+    Err(error).context("weft-init cannot be started anew with another place for the lock of iptables-legacy")
 }
 
 /// The user as which the proof dials.

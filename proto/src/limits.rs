@@ -126,6 +126,12 @@ limits! {
     DESTINATION_TIME: time = Duration::from_secs(3);
     /// Time that connections have to end after SIGTERM.
     DRAIN: time = Duration::from_secs(25);
+    /// Time that `weft-init` waits for a starting proxy before it fails the pod.
+    CHECK_TIME: time = Duration::from_secs(30);
+    /// Time for one of `weft-init`'s connections to land on the proxy: one retransmission fits in.
+    CHECK_ATTEMPT: time = Duration::from_secs(2);
+    /// Time that `weft-init` waits for another program that holds the lock of iptables.
+    RULES_LOCK: time = Duration::from_secs(20);
     /// Entries of the access log that wait to be written; the next ones are dropped and counted.
     ACCESS_LOG: count = 8192;
     /// Series that the metrics may have; the next ones are counted in one series of their own.

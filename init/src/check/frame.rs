@@ -59,7 +59,7 @@ impl Addressed {
         tcp.extend(self.to.port().to_be_bytes());
         tcp.extend(sequence.to_be_bytes());
         tcp.extend(acknowledged.to_be_bytes());
-        tcp.extend([TCP_LENGTH / 4 << 4, flags.0, 0xff, 0xff, 0, 0, 0, 0]);
+        tcp.extend([(TCP_LENGTH / 4) << 4, flags.0, 0xff, 0xff, 0, 0, 0, 0]);
         // The pseudo-header: both addresses, the protocol and the length (RFC 9293 3.1, RFC 8200 8.1).
         let pseudo = [
             octets(self.from.ip()),

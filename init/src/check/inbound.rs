@@ -29,7 +29,7 @@ use weft_proto::names::check;
 
 const NEAR: (&str, [u8; 6]) = ("weft-check0", [0x02, b'w', b'e', b'f', b't', 0]);
 const FAR: (&str, [u8; 6]) = ("weft-check1", [0x02, b'w', b'e', b'f', b't', 1]);
-/// Longest time for one request; then another is sent.
+/// Longest time for one answer; a request may get lost while the devices come up, and then another is sent.
 const ANSWER: Duration = Duration::from_millis(500);
 
 /// The devices and the socket of one family's proof.

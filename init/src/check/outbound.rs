@@ -11,10 +11,7 @@ use std::{
     net::SocketAddr,
     time::Duration,
 };
-use weft_proto::names::check;
-
-/// Longest time for one connection: one retransmission fits in.
-const CONNECT: Duration = Duration::from_secs(2);
+use weft_proto::{limits, names::check};
 
 /// The dial, and what it needed.
 pub(super) struct Dial {
@@ -60,7 +57,7 @@ impl Dial {
     }
 
     fn dial(&self, left: Duration) -> io::Result<Vec<u8>> {
-        let time = left.min(CONNECT);
+        let time = left.min(limits::CHECK_ATTEMPT);
         let socket = Socket::new(Domain::for_address(self.destination), Type::STREAM, None)?;
         socket.connect_timeout(&self.destination.into(), time)?;
         socket.set_read_timeout(Some(time))?;

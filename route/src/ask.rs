@@ -18,7 +18,7 @@ pub enum Ask<'a> {
 
 /// A request's head, as much of it as rules may look at.
 pub trait HttpView {
-    /// The method, as sent.
+    /// The method, as the client means it: of an extended CONNECT (RFC 8441), the one of the Upgrade that it stands for.
     fn method(&self) -> &str;
 
     /// Path and query as sent, `/path?query`; `*` for `OPTIONS *`; empty for a client's own CONNECT.

@@ -3,7 +3,7 @@
 //! The canonical form: unreserved characters are not percent-encoded, everything that RFC 3986 wants encoded is, in
 //! upper-case hexadecimal; `//` is `/`; dot segments are resolved (RFC 3986 6.2.2). Some servers read still more into
 //! a path: `%2F` or `\` as `/`, `%00` or `#` as its end, `;x` as no part of it, an overlong encoding as the character
-//! it stands for. [`readings`] walks those; a table refuses a path only where they lead to different rules.
+//! it stands for. `readings` walks those; a table refuses a path only where they lead to different rules.
 
 use std::borrow::Cow;
 
@@ -207,7 +207,11 @@ pub(crate) fn readings(path: &[u8], mask: u8, mut differs: impl FnMut(&[u8]) -> 
     if path.first() != Some(&b'/') {
         return false;
     }
-    let plain = encoded(path);
+    let plain = if is_canonical(path) {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(encoded(path))
+    };
     let mut present = doubts(&plain);
     if present & doubt::OVERLONG != 0 {
         present |= doubts(&shortened(&plain));

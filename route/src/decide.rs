@@ -9,6 +9,11 @@ use crate::{
 };
 
 /// What a request is entitled to. Cheap to make and to keep: the rule is shared, the rest are numbers.
+///
+/// A caller asks in this order: [`redirect`](Decision::redirect), which answers in place of a backend; `target`, where
+/// the request goes; then, for the request that is sent, [`rewritten_target`](Decision::rewritten_target),
+/// [`rewritten_host`](Decision::rewritten_host) and [`edit_request`](Decision::edit_request); for the response,
+/// [`edit_response`](Decision::edit_response).
 #[derive(Clone, Debug)]
 pub struct Decision {
     /// The rule that takes the request.

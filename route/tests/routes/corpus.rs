@@ -60,7 +60,8 @@ fn run(body: &str, wrong: &mut dyn FnMut(String)) -> usize {
     asked
 }
 
-/// The answer, with what is asked for in `wanted` after the rule: `backend=`, `target=`, `host=`, `location=`, `x=`.
+/// The answer, with what is asked for in `wanted` after the rule: `backend=`, `target=`, `host=`, `location=`,
+/// a header field `x=` as the backend gets it, `response:x=` as if the response had had the request's fields.
 fn answer(table: &Table, ask: &str, wanted: &str) -> String {
     if matches!(ask, "TLS" | "TCP") {
         let ask = if ask == "TLS" {
@@ -127,9 +128,18 @@ fn detail(decision: &Decision, request: &Request, name: &str) -> String {
                     value.parse().unwrap(),
                 );
             }
-            decision.edit_request(&mut fields);
+            let field = match name.strip_prefix("response:") {
+                Some(field) => {
+                    decision.edit_response(&mut fields);
+                    field
+                }
+                None => {
+                    decision.edit_request(&mut fields);
+                    name
+                }
+            };
             let values: Vec<_> = fields
-                .get_all(name)
+                .get_all(field)
                 .iter()
                 .map(|value| value.to_str().unwrap())
                 .collect();

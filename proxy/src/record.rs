@@ -22,24 +22,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Which way a connection goes, seen from the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Into the pod.
-    Inbound,
-    /// Out of the pod.
-    Outbound,
-}
+pub use crate::role::Direction;
 
-impl Direction {
-    /// The name, as in metrics and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
-}
 
 /// What the client spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

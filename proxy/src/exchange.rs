@@ -1,0 +1,398 @@
+//! ★ One HTTP request, from its head to the end of its answer.
+//!
+//! ask → decide → authorize → endpoint → hop → relay, the record kept throughout. The client speaks HTTP/1 or HTTP/2
+//! (`exchange/h1.rs`, `exchange/h2.rs` take its requests), the server too (`exchange/server.rs`), and what stands
+//! between them is the same for all four. Of itself weft tries again only what was certainly not processed.
+
+pub mod client;
+pub mod h1;
+pub mod h2;
+pub mod head;
+pub mod plan;
+pub mod server;
+
+use crate::{
+    connection::Connection,
+    endpoint::{self, Lease},
+    fault::{Fault, Reason},
+    h1::pool,
+    hop::{self, Transport},
+    io::{Io, Tunnel},
+    record::{Protocol, Record},
+    relay::{
+        http::{Broken, Half, stream::Sender},
+        upgrade,
+    },
+};
+use ::h2::client::SendRequest;
+use bytes::Bytes;
+use client::{Client, End};
+use head::{Request, Response, Wants};
+use plan::{Go, Plan};
+use server::{H1Way, Head, Server, Way};
+use smallvec::SmallVec;
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep, sleep};
+use weft_proto::limits;
+use weft_route::HttpView;
+
+pub use h1::serve as serve_h1;
+pub use h2::serve as serve_h2;
+
+/// Opens the record of a request.
+fn record(request: &Request, wants: &Wants, connection: &Connection) -> Record {
+    let mut record = Record::exchange(connection.facts.clone());
+    record.protocol(match upgrade::protocol(wants) {
+        Some(protocol) => protocol,
+        None if request.is_grpc() => Protocol::Grpc,
+        None if request.is_h1() => Protocol::Http1,
+        None => Protocol::Http2,
+    });
+    record.request(request.own_method().as_bytes(), request.host().unwrap_or_default(), request.target());
+    record
+}
+
+/// Carries one request out. Whatever happens, the client is told, and the record knows.
+async fn run(
+    client: &mut Client<'_>,
+    mut request: Request,
+    wants: &Wants,
+    connection: &Arc<Connection>,
+    record: &mut Record,
+) -> End {
+    let ended = match plan::decide(&mut request, connection, record) {
+        Ok(Plan::Redirect(status, location)) => return client.redirect(status, &location, record).await,
+        Ok(Plan::Go(go)) => {
+            let Some(time) = go.request_timeout else {
+                return finish(go_on(client, &request, wants, *go, connection, record).await, client, record).await;
+            };
+            let deadline = record.started() + time;
+            match tokio::time::timeout_at(deadline, go_on(client, &request, wants, *go, connection, record)).await {
+                Ok(ended) => ended,
+                Err(_) => Err(Fault::new(Reason::RequestTimeout)),
+            }
+        }
+        Err(fault) => Err(fault),
+    };
+    finish(ended, client, record).await
+}
+
+async fn finish(ended: Result<End, Fault>, client: &mut Client<'_>, record: &mut Record) -> End {
+    let end = match ended {
+        Ok(end) => end,
+        Err(fault) => client.fail(&fault, record).await,
+    };
+    record.received(client.up.bytes);
+    record.sent(client.down.bytes);
+    if let Some(status) = client.down.grpc_status {
+        record.grpc_status(status);
+    }
+    end
+}
+
+/// Endpoint after endpoint, while nothing was processed.
+async fn go_on(
+    client: &mut Client<'_>,
+    request: &Request,
+    wants: &Wants,
+    mut go: Go,
+    connection: &Arc<Connection>,
+    record: &mut Record,
+) -> Result<End, Fault> {
+    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+    let mut before: Option<Fault> = None;
+    for attempt in 1.. {
+        let lease = match (endpoint::choose(&go.backend, &tried), before.take()) {
+            (Ok(lease), _) => lease,
+            // The reason why the last one failed says more than that there is no other.
+            (Err(_), Some(before)) => return Err(before),
+            (Err(fault), None) => return Err(fault),
+        };
+        client.up = Default::default();
+        let time = go.backend_timeout;
+        let trying = try_one(client, request, wants, &mut go, &lease, connection, record);
+        let ended = match time {
+            None => trying.await,
+            Some(time) => match tokio::time::timeout(time, trying).await {
+                Ok(ended) => ended,
+                Err(_) => Err(Fault::new(Reason::BackendTimeout)),
+            },
+        };
+        match ended {
+            Err(fault) if fault.may_replay() && !client.has_begun() && client.kept.is_complete() && attempt < limits::ATTEMPTS => {
+                record.retried(&fault);
+                // A connection that had ended says nothing about its endpoint.
+                if !matches!(fault.reason, Reason::HopGone | Reason::ServerGone) {
+                    tried.push(lease.address);
+                }
+                before = Some(fault);
+            }
+            ended => return ended,
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// One attempt at one endpoint.
+async fn try_one(
+    client: &mut Client<'_>,
+    request: &Request,
+    wants: &Wants,
+    go: &mut Go,
+    lease: &Lease,
+    connection: &Arc<Connection>,
+    record: &mut Record,
+) -> Result<End, Fault> {
+    let transport = hop::transport(lease, connection);
+    record.endpoint(lease.address, lease.identity_label.as_ref(), transport.label());
+    let (way, label) = server::open(lease, transport, request, wants, connection).await?;
+    record.hop(label);
+    let mut talk = Talk { go, request, wants, lease, connection, record };
+    match way {
+        Way::H1(way) => talk.over_h1(client, way).await,
+        Way::H2(mut hop) => {
+            let talked = talk.over_h2(client, &mut hop.send, transport).await;
+            if talked.as_ref().is_err_and(server::is_ending) {
+                hop.place.retire();
+            }
+            match talked? {
+                Talked::Answered(end) => Ok(end),
+                Talked::Tunnel(send, receive, ahead) => {
+                    let mut io = Io::tunnel(Tunnel::new(send, receive, Some(Box::new(hop.place))));
+                    io.unread(ahead);
+                    Ok(End::Tunnel(io))
+                }
+            }
+        }
+    }
+}
+
+/// What came of an attempt over HTTP/2.
+enum Talked {
+    Answered(End),
+    Tunnel(::h2::SendStream<Bytes>, ::h2::RecvStream, Bytes),
+}
+
+/// Everything that one attempt looks at.
+struct Talk<'a> {
+    go: &'a mut Go,
+    request: &'a Request,
+    wants: &'a Wants,
+    lease: &'a Lease,
+    connection: &'a Arc<Connection>,
+    record: &'a mut Record,
+}
+
+impl Talk<'_> {
+    async fn over_h1(&mut self, client: &mut Client<'_>, mut way: H1Way) -> Result<End, Fault> {
+        let key = upgrade::add_key(self.request, self.wants, &mut self.go.changes);
+        let has_body = *self.wants == Wants::Answer && client.has_body();
+        let reused = way.reused;
+        let mut server = Server::h1(&mut way.conn, reused, self.request, &self.go.changes, self.wants, has_body);
+        let talked = self.over(client, &mut server, key.as_deref()).await;
+        match talked {
+            Ok(Said::Answer { reusable }) => {
+                if let (true, Some(key)) = (reusable, way.key) {
+                    pool::give(key, way.conn);
+                }
+                Ok(client.end())
+            }
+            Ok(Said::Switched) => Ok(End::Tunnel(way.conn.into_io())),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn over_h2(
+        &mut self,
+        client: &mut Client<'_>,
+        send: &mut SendRequest<Bytes>,
+        transport: Transport,
+    ) -> Result<Talked, Fault> {
+        let mesh = transport.is_mesh();
+        let destination = self.connection.facts.destination;
+        let head = self.request.to_h2(&self.go.changes, self.wants, mesh, destination)?;
+        let ends = *self.wants == Wants::Answer && !client.has_body();
+        let mut server = Server::h2(send, mesh, self.request, head, ends)?;
+        match self.over(client, &mut server, None).await? {
+            Said::Answer { .. } => Ok(Talked::Answered(client.end())),
+            Said::Switched => {
+                let gone = || Fault::new(Reason::Internal);
+                let Half::H2(half) = server.half else { return Err(gone()) };
+                let (receive, ahead) = half.receiver.ok_or_else(gone)?.into_parts();
+                let send = half.sender.map(Sender::into_stream).ok_or_else(gone)?;
+                Ok(Talked::Tunnel(send, receive, ahead))
+            }
+        }
+    }
+
+    /// The conversation itself, whatever both sides speak.
+    async fn over(
+        &mut self,
+        client: &mut Client<'_>,
+        server: &mut Server<'_>,
+        key: Option<&str>,
+    ) -> Result<Said, Fault> {
+        let sinks = |_| Fault::new(Reason::Internal);
+        client.up.replay(&client.kept, &mut server.half).map_err(sinks)?;
+        let mut clock = Clock::default();
+        let response = loop {
+            match poll_fn(|cx| self.poll_answer(cx, client, server, &mut clock)).await {
+                Ok(Head::Final(response)) => break response,
+                Ok(Head::Interim(response)) => client.interim(response)?,
+                Err(fault) => {
+                    if fault.reason == Reason::ClientGone {
+                        server.cancel(reason_of(&fault));
+                    }
+                    return Err(fault);
+                }
+            }
+        };
+        self.lease.answered();
+        client.kept.stop();
+        let decision = self.go.decision.as_ref();
+        let is_open = match (&response, self.wants) {
+            (_, Wants::Answer) if response.status() != 101 => false,
+            (Response::H1(head), wants) => upgrade::is_open(head, wants, key)?,
+            (Response::H2(..), _) => !response.is_refusal() && (200..300).contains(&response.status()),
+        };
+        if is_open {
+            client.switch(response, self.wants, decision, key.is_some(), self.record)?;
+            poll_fn(|cx| client.half.poll_flush(cx)).await.map_err(client::broken)?;
+            return Ok(Said::Switched);
+        }
+        let keeps = match &response {
+            Response::H1(head) => head.keep_alive(),
+            Response::H2(..) => true,
+        };
+        let last = self.connection.drain().phase() > weft_service::drain::Phase::Running;
+        client.answer(response, self.wants, decision, server.is_over(), last, self.record)?;
+        let relayed = poll_fn(|cx| poll_bodies(cx, client, server, *self.wants == Wants::Answer)).await;
+        if let Err(fault) = relayed {
+            server.cancel(reason_of(&fault));
+            return Err(fault);
+        }
+        if !client.up.is_finished() {
+            // It answered before it had heard everything, and does not want the rest.
+            server.cancel(Some(::h2::Reason::NO_ERROR));
+        }
+        Ok(Said::Answer { reusable: keeps && client.up.is_finished() })
+    }
+
+    /// The request's body on its way, until a head comes back.
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<'_>,
+        server: &mut Server<'_>,
+        clock: &mut Clock,
+    ) -> Poll<Result<Head, Fault>> {
+        let tunnel = *self.wants != Wants::Answer;
+        loop {
+            let before = client.up.bytes;
+            let waits = tunnel || client.expects();
+            if waits {
+                if server.half.poll_flush(cx).is_ready() && tunnel {
+                    client.hold_early(cx);
+                }
+            } else if !client.up.is_done() {
+                match client.up.poll(cx, &mut client.half, &mut server.half, Some(&mut client.kept)) {
+                    Poll::Ready(Err(Broken::Source(cause))) => return Poll::Ready(Err(client::broken(cause))),
+                    // What it has to say about that is still to be read.
+                    Poll::Ready(Err(Broken::Sink(_))) => client.up.give_up(),
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                }
+            }
+            if let Poll::Ready(head) = server.poll_head(cx) {
+                return Poll::Ready(head);
+            }
+            let is_sending = !waits && !client.up.is_done();
+            if !is_sending && let Poll::Ready(fault) = client.poll_gone(cx) {
+                return Poll::Ready(Err(fault));
+            }
+            if client.half.poll_flush(cx).is_ready() {
+                // An interim head is on its way; whoever cannot take it is found out above.
+            }
+            if client.expects() {
+                if clock.poll(cx, limits::EXPECT, false).is_pending() {
+                    return Poll::Pending;
+                }
+                // RFC 9110 10.1.1: not for ever. The client sends its body, as it would have without us.
+                client.go_on(true);
+                clock.stop();
+                continue;
+            }
+            if is_sending && client.is_h1() {
+                if clock.poll(cx, limits::BODY_IDLE, client.up.bytes != before).is_ready() {
+                    return Poll::Ready(Err(Fault::new(Reason::RequestBodyIdle)));
+                }
+            }
+            return Poll::Pending;
+        }
+    }
+}
+
+/// What the server said.
+enum Said {
+    /// An answer. `reusable`: nothing is left of it on its connection.
+    Answer { reusable: bool },
+    /// The tunnel is open.
+    Switched,
+}
+
+/// Both bodies, until the answer's is complete.
+fn poll_bodies(
+    cx: &mut Context<'_>,
+    client: &mut Client<'_>,
+    server: &mut Server<'_>,
+    has_request_body: bool,
+) -> Poll<Result<(), Fault>> {
+    let is_sending = has_request_body && !client.up.is_done() && !client.expects();
+    if is_sending {
+        match client.up.poll(cx, &mut client.half, &mut server.half, None) {
+            Poll::Ready(Err(Broken::Source(cause))) => return Poll::Ready(Err(client::broken(cause))),
+            Poll::Ready(Err(Broken::Sink(_))) => client.up.give_up(),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+    }
+    match client.down.poll(cx, &mut server.half, &mut client.half, None) {
+        Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+        Poll::Ready(Err(Broken::Source(cause))) => return Poll::Ready(Err(server::cut(cause))),
+        Poll::Ready(Err(Broken::Sink(cause))) => return Poll::Ready(Err(client::broken(cause))),
+        Poll::Pending => {}
+    }
+    if let Poll::Ready(fault) = client.poll_gone(cx) {
+        return Poll::Ready(Err(fault));
+    }
+    Poll::Pending
+}
+
+/// The code of the reset that a fault came from.
+fn reason_of(fault: &Fault) -> Option<::h2::Reason> {
+    std::error::Error::source(fault)?.downcast_ref::<::h2::Error>()?.reason()
+}
+
+/// A timer that exists only once something is waited for.
+#[derive(Default)]
+struct Clock(Option<Pin<Box<Sleep>>>);
+
+impl Clock {
+    /// Ready when so much time has passed since it was first asked or last restarted.
+    fn poll(&mut self, cx: &mut Context<'_>, time: Duration, restart: bool) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep(time)));
+        if restart {
+            sleep.as_mut().reset(Instant::now() + time);
+        }
+        sleep.as_mut().poll(cx)
+    }
+
+    fn stop(&mut self) {
+        self.0 = None;
+    }
+}

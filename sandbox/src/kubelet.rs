@@ -4,3 +4,8 @@ pub mod env;
 pub mod field;
 pub mod token;
 pub mod volumes;
+pub mod process;
+pub mod probe;
+pub mod status;
+pub mod unit;
+pub mod pod;

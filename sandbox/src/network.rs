@@ -1,0 +1,91 @@
+//! The wires of a sandbox: a node that routes, and each pod on a wire of its own to it.
+//!
+//! The node is not connected to the machine's network. A pod has one address in each family and a default route; every packet
+//! between pods passes the node, as in a cluster.
+
+use crate::{
+    address::{GATEWAY_V6, Pair, Ranges},
+    netns::{Error, Netns, veth},
+};
+
+/// The pod's end of its wire.
+const POD_LINK: &str = "eth0";
+
+/// Makes the node's namespace, with its own addresses and the DNS server's.
+pub fn node(name: &str, ranges: Ranges) -> Result<Netns, Error> {
+    let node = Netns::create(name)?;
+    for (key, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+        ("net/ipv6/conf/default/forwarding", "1"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+        ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ] {
+        node.sysctl(key, value)?;
+    }
+    let mut lines = Vec::new();
+    for pair in [ranges.node(), ranges.dns()] {
+        lines.push(format!("addr add {}/32 dev lo", pair.v4));
+        lines.push(format!("addr add {}/128 dev lo nodad", pair.v6));
+    }
+    node.batch(&lines)?;
+    Ok(node)
+}
+
+/// Name of the node's end of a pod's wire.
+fn link(number: u16) -> String {
+    format!("pod{number}")
+}
+
+/// Makes the namespace of the n-th pod and its wire to the node.
+pub fn pod(node: &Netns, name: &str, number: u16, ranges: Ranges) -> Result<Netns, Error> {
+    let (address, gateway): (Pair, Pair) = (ranges.pod(number), ranges.node());
+    let pod = Netns::create(name)?;
+    // As container runtimes do: a container without capabilities may bind any port and ping.
+    pod.sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
+    let wire = link(number);
+    veth((&pod, POD_LINK), (node, &wire))?;
+    node.batch(&[
+        format!("addr add {GATEWAY_V6}/64 dev {wire} nodad"),
+        format!("route add {}/32 dev {wire} src {}", address.v4, gateway.v4),
+        format!("route add {}/128 dev {wire} src {}", address.v6, gateway.v6),
+    ])?;
+    pod.batch(&[
+        format!("addr add {}/32 dev {POD_LINK}", address.v4),
+        format!("addr add {}/128 dev {POD_LINK} nodad", address.v6),
+        format!("route add {} dev {POD_LINK} scope link", gateway.v4),
+        format!("route add default via {} dev {POD_LINK}", gateway.v4),
+        format!("route add default via {GATEWAY_V6} dev {POD_LINK}"),
+    ])?;
+    Ok(pod)
+}
+
+/// Takes a pod's wire away at once, though processes may still hold its namespace.
+pub fn unplug(node: &Netns, number: u16) {
+    // It may be gone already, with the pod's namespace.
+    let _ = node.batch(&[format!("link delete {}", link(number))]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn pods_reach_each_other_through_the_node_in_both_families() {
+        let ranges = Ranges { index: 99 };
+        let name = |part: &str| format!("weft-unit-{}-{part}", std::process::id());
+        let node = node(&name("node"), ranges).unwrap();
+        let pods: Vec<Netns> = (20..22)
+            .map(|n| pod(&node, &name(&format!("pod{n}")), n, ranges).unwrap())
+            .collect();
+        for address in ranges.pod(21).addresses() {
+            let listener = pods[1].run(|| TcpListener::bind((address, 80)).unwrap()).unwrap();
+            let stream = pods[0].run(|| TcpStream::connect((address, 80)).unwrap()).unwrap();
+            let seen = listener.accept().unwrap().1.ip();
+            assert_eq!(seen, stream.local_addr().unwrap().ip());
+            assert!(ranges.pod(20).addresses().contains(&seen));
+        }
+    }
+}

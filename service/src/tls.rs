@@ -19,7 +19,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-pub use credentials::{Bundle, Credentials, CredentialsError, Holder};
+pub use credentials::{Bundle, Credentials, CredentialsError, Holder, validity};
 pub use verify::Untrusted;
 
 use crate::spiffe::Id;

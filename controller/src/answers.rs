@@ -1,0 +1,322 @@
+//! The current answers to what is followed: made once for all who follow a name, and anew only when something that they
+//! depend on has changed.
+//!
+//! Holds the one [`Cluster`]. Each stream has a [`Follower`]: a set of names of which there is news, however often they
+//! changed, so that a slow reader costs no memory and gets the latest. What goes over the wire is for [`crate::serve`].
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, watch};
+use weft_proto::limits;
+use weft_service::spiffe::Id;
+
+use crate::{
+    cluster::{Cluster, Dependency, Touched, types::Key},
+    plan::{self, Answer, Name, Planned, Settings, Status},
+    watch::Batch,
+};
+
+/// The cluster and all answers that someone follows.
+pub struct Answers {
+    settings: Settings,
+    state: Mutex<State>,
+    synced: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    cluster: Cluster,
+    followed: HashMap<Name, Followed>,
+    dependents: HashMap<Dependency, HashSet<Name>>,
+    mailboxes: HashMap<u64, Arc<Mailbox>>,
+    next_mailbox: u64,
+    statuses: HashMap<Key, Status>,
+    /// Routes to look at once everything is known.
+    waiting: BTreeSet<Key>,
+}
+
+struct Followed {
+    planned: Planned,
+    followers: HashSet<u64>,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    names: Mutex<BTreeSet<Name>>,
+    news: Notify,
+}
+
+impl Mailbox {
+    fn put(&self, name: Name) {
+        lock(&self.names).insert(name);
+        self.news.notify_one();
+    }
+}
+
+/// A panic elsewhere leaves the maps whole: every change of them is made in one go.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Answers {
+    /// Of an empty cluster that is not complete yet.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            state: Mutex::default(),
+            synced: watch::Sender::new(false),
+        })
+    }
+
+    /// Takes a batch in, and tells everyone whose answers it changed.
+    pub fn apply(&self, batch: Batch) {
+        let mut state = lock(&self.state);
+        let mut touched = Touched::default();
+        for change in batch.changes {
+            state.cluster.apply(change, &mut touched);
+        }
+        state.answer_anew(&self.settings, &touched.dependencies);
+        state.waiting.append(&mut touched.routes);
+        if batch.synced {
+            self.synced.send_replace(true);
+        }
+        if *self.synced.borrow() {
+            state.report();
+        }
+    }
+
+    /// Whether everything that there is has been told.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// Waits until it has: before, "unknown" would be a lie.
+    pub async fn synced(&self) {
+        // Cannot fail: `self` holds the sender.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Someone new who follows names.
+    pub fn follower(self: &Arc<Self>, caller: Id) -> Follower {
+        let mut state = lock(&self.state);
+        let id = state.next_mailbox;
+        state.next_mailbox += 1;
+        let mailbox = Arc::new(Mailbox::default());
+        state.mailboxes.insert(id, mailbox.clone());
+        Follower {
+            answers: self.clone(),
+            id,
+            mailbox,
+            caller,
+            told: HashMap::new(),
+            asked: HashSet::new(),
+        }
+    }
+
+    /// Names that someone follows now.
+    pub fn followed(&self) -> usize {
+        lock(&self.state).followed.len()
+    }
+
+    /// Streams that follow now.
+    pub fn followers(&self) -> usize {
+        lock(&self.state).mailboxes.len()
+    }
+
+    /// What is wrong with routes now, each with its reasons.
+    pub fn statuses(&self) -> Vec<(Key, Status)> {
+        let state = lock(&self.state);
+        let mut statuses: Vec<_> = state
+            .statuses
+            .iter()
+            .map(|(key, status)| (key.clone(), status.clone()))
+            .collect();
+        statuses.sort_by(|one, other| one.0.cmp(&other.0));
+        statuses
+    }
+}
+
+impl State {
+    fn answer_anew(&mut self, settings: &Settings, touched: &HashSet<Dependency>) {
+        let names: BTreeSet<Name> = touched
+            .iter()
+            .filter_map(|dependency| self.dependents.get(dependency))
+            .flatten()
+            .copied()
+            .collect();
+        for name in names {
+            let planned = plan::answer(&self.cluster, settings, &name);
+            let Some(followed) = self.followed.get_mut(&name) else {
+                continue;
+            };
+            let old = std::mem::replace(&mut followed.planned, planned);
+            if old.answer != followed.planned.answer {
+                for mailbox in followed.followers.iter().filter_map(|id| self.mailboxes.get(id)) {
+                    mailbox.put(name);
+                }
+            }
+            let new = followed.planned.dependencies.clone();
+            self.depend(name, &old.dependencies, &new);
+        }
+    }
+
+    fn depend(&mut self, name: Name, old: &BTreeSet<Dependency>, new: &BTreeSet<Dependency>) {
+        for gone in old.difference(new) {
+            if let Some(names) = self.dependents.get_mut(gone) {
+                names.remove(&name);
+                if names.is_empty() {
+                    self.dependents.remove(gone);
+                }
+            }
+        }
+        for added in new.difference(old) {
+            self.dependents.entry(added.clone()).or_default().insert(name);
+        }
+    }
+
+    fn follow(&mut self, settings: &Settings, name: Name, follower: u64) {
+        if let Some(followed) = self.followed.get_mut(&name) {
+            followed.followers.insert(follower);
+            return;
+        }
+        let planned = plan::answer(&self.cluster, settings, &name);
+        self.depend(name, &BTreeSet::new(), &planned.dependencies);
+        self.followed.insert(
+            name,
+            Followed {
+                planned,
+                followers: HashSet::from([follower]),
+            },
+        );
+    }
+
+    fn forget(&mut self, name: Name, follower: u64) {
+        let Some(followed) = self.followed.get_mut(&name) else {
+            return;
+        };
+        followed.followers.remove(&follower);
+        if followed.followers.is_empty() {
+            let dependencies = std::mem::take(&mut followed.planned.dependencies);
+            self.followed.remove(&name);
+            self.depend(name, &dependencies, &BTreeSet::new());
+        }
+    }
+
+    /// Says what is new about routes.
+    fn report(&mut self) {
+        for key in std::mem::take(&mut self.waiting) {
+            let status = self
+                .cluster
+                .route_named(&key)
+                .map(|route| plan::status(&self.cluster, route));
+            let new = status.unwrap_or_default();
+            let old = self.statuses.remove(&key).unwrap_or_default();
+            for problem in new.problems.iter().filter(|problem| !old.problems.contains(problem)) {
+                tracing::warn!(route = %key, reason = %problem.reason, "{}", problem.message);
+            }
+            if new.problems.is_empty() && !old.problems.is_empty() {
+                tracing::info!(route = %key, "acts as written now");
+            }
+            if !new.problems.is_empty() {
+                self.statuses.insert(key, new);
+            }
+        }
+    }
+}
+
+/// Too many names.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {} names are followed on one stream", limits::FOLLOWED)]
+pub struct TooMany;
+
+/// News of a name.
+#[derive(Debug, PartialEq)]
+pub enum News {
+    /// The version that the follower named still holds.
+    Unchanged(String),
+    /// This is the answer now.
+    Answer(Answer),
+}
+
+/// One who follows names. Dropping it forgets them all.
+pub struct Follower {
+    answers: Arc<Answers>,
+    id: u64,
+    mailbox: Arc<Mailbox>,
+    caller: Id,
+    /// The version that the follower has of each name; empty for none.
+    told: HashMap<Name, String>,
+    /// Named, and not answered since.
+    asked: HashSet<Name>,
+}
+
+impl Follower {
+    /// Follows a name of which the follower holds a version; empty: none.
+    pub fn follow(&mut self, name: Name, version: String) -> Result<(), TooMany> {
+        if !self.told.contains_key(&name) && self.told.len() >= limits::FOLLOWED {
+            return Err(TooMany);
+        }
+        if self.told.insert(name, version).is_none() {
+            lock(&self.answers.state).follow(&self.answers.settings, name, self.id);
+        }
+        self.asked.insert(name);
+        self.mailbox.put(name);
+        Ok(())
+    }
+
+    /// Follows a name no longer.
+    pub fn forget(&mut self, name: Name) {
+        if self.told.remove(&name).is_some() {
+            self.asked.remove(&name);
+            lock(&self.mailbox.names).remove(&name);
+            lock(&self.answers.state).forget(name, self.id);
+        }
+    }
+
+    /// Waits until there may be news.
+    pub async fn news(&self) {
+        self.mailbox.news.notified().await;
+    }
+
+    /// Takes the news of one name, in no particular order. `None`: there is no more.
+    pub fn take(&mut self) -> Option<(Name, News)> {
+        loop {
+            let name = lock(&self.mailbox.names).pop_first()?;
+            if let Some(news) = self.news_of(name) {
+                return Some((name, news));
+            }
+        }
+    }
+
+    fn news_of(&mut self, name: Name) -> Option<News> {
+        let told = self.told.get_mut(&name)?;
+        let answer = lock(&self.answers.state).followed.get(&name)?.planned.answer.clone()?;
+        if let Some((namespace, account)) = &answer.only_for
+            && (self.caller.namespace(), self.caller.service_account()) != (&**namespace, &**account)
+        {
+            // Not an error of the stream: an address may still belong to the pod that had it before, as far as is known
+            // here, and is the caller's own a moment later.
+            tracing::warn!(caller = %self.caller, ?name, "asked for a pod of someone else, and is told nothing");
+            return None;
+        }
+        let asked = self.asked.remove(&name);
+        if *told == answer.version {
+            return asked.then(|| News::Unchanged(answer.version));
+        }
+        told.clone_from(&answer.version);
+        Some(News::Answer(answer))
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut state = lock(&self.answers.state);
+        state.mailboxes.remove(&self.id);
+        for name in std::mem::take(&mut self.told).into_keys() {
+            state.forget(name, self.id);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A plain snapshot of what weft needs to know of a cluster: compact, indexed, without I/O.
+//!
+//! Sources feed it with [`Change`]s; [`Cluster::apply`] says what each of them touched, so that only the answers that
+//! depend on it are made anew. Objects arrive here already read and checked ([`read`], [`crate::translate`]).
+
+pub mod read;
+pub mod types;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+pub use types::{Key, Kind, Namespace, Object, ObjectKey, Pod, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+
+use crate::translate::Route;
+
+/// A change of one object.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// It is so now.
+    Apply(Box<Object>),
+    /// It is no more.
+    Delete(Key),
+}
+
+/// Something that an answer can depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dependency {
+    /// What an address belongs to, and what is known of it.
+    Address(IpAddr),
+    /// A Service, its endpoints and the rules attached to it.
+    Service(ObjectKey),
+    /// A namespace's labels.
+    Namespace(Arc<str>),
+}
+
+/// What some changes touched.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// What answers may depend on.
+    pub dependencies: HashSet<Dependency>,
+    /// Routes whose status may be another now.
+    pub routes: BTreeSet<Key>,
+}
+
+impl Touched {
+    fn address(&mut self, address: IpAddr) {
+        self.dependencies.insert(Dependency::Address(address));
+    }
+
+    fn service(&mut self, service: &ObjectKey) {
+        self.dependencies.insert(Dependency::Service(service.clone()));
+    }
+}
+
+/// The snapshot.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    namespaces: HashMap<Arc<str>, Namespace>,
+    pods: HashMap<ObjectKey, Pod>,
+    services: HashMap<ObjectKey, Service>,
+    slices: HashMap<ObjectKey, Slice>,
+    routes: BTreeMap<Key, Arc<Route>>,
+    // Indexes. Sets are ordered, so that equal clusters give equal answers.
+    service_by_address: HashMap<IpAddr, BTreeSet<ObjectKey>>,
+    pods_by_address: HashMap<IpAddr, BTreeSet<ObjectKey>>,
+    slices_by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    slices_by_endpoint: HashMap<IpAddr, BTreeSet<ObjectKey>>,
+    routes_by_parent: HashMap<ObjectKey, BTreeSet<Key>>,
+    routes_by_service: HashMap<ObjectKey, BTreeSet<Key>>,
+}
+
+fn index<K: std::hash::Hash + Eq, V: Ord>(map: &mut HashMap<K, BTreeSet<V>>, key: K, value: V) {
+    map.entry(key).or_default().insert(value);
+}
+
+fn unindex<K: std::hash::Hash + Eq, V: Ord>(map: &mut HashMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(set) = map.get_mut(key) {
+        set.remove(value);
+        if set.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+fn values<'a, K: std::hash::Hash + Eq, V>(
+    map: &'a HashMap<K, BTreeSet<V>>,
+    key: &K,
+) -> impl Iterator<Item = &'a V> + use<'a, K, V> {
+    map.get(key).into_iter().flatten()
+}
+
+impl Cluster {
+    /// Takes a change in, and adds to `touched` what it may have changed.
+    pub fn apply(&mut self, change: Change, touched: &mut Touched) {
+        match change {
+            Change::Apply(object) => match *object {
+                Object::Namespace(namespace) => self.namespace(namespace.name.clone(), Some(namespace), touched),
+                Object::Pod(pod) => self.pod(pod.key.clone(), Some(pod), touched),
+                Object::Service(service) => self.service(service.key.clone(), Some(service), touched),
+                Object::Slice(slice) => self.slice(slice.key.clone(), Some(slice), touched),
+                Object::Route(route) => self.route(route.key.clone(), Some(Arc::new(route)), touched),
+            },
+            Change::Delete(key) => match key.kind {
+                Kind::Namespace => self.namespace(key.object.name, None, touched),
+                Kind::Pod => self.pod(key.object, None, touched),
+                Kind::Service => self.service(key.object, None, touched),
+                Kind::EndpointSlice => self.slice(key.object, None, touched),
+                Kind::HttpRoute | Kind::GrpcRoute => self.route(key, None, touched),
+            },
+        }
+    }
+
+    fn namespace(&mut self, name: Arc<str>, new: Option<Namespace>, touched: &mut Touched) {
+        if self.namespaces.get(&name) == new.as_ref() {
+            return;
+        }
+        touched.dependencies.insert(Dependency::Namespace(name.clone()));
+        match new {
+            Some(namespace) => self.namespaces.insert(name, namespace),
+            None => self.namespaces.remove(&name),
+        };
+    }
+
+    fn pod(&mut self, key: ObjectKey, new: Option<Pod>, touched: &mut Touched) {
+        if self.pods.get(&key) == new.as_ref() {
+            return;
+        }
+        if let Some(old) = self.pods.remove(&key) {
+            for address in old.addresses() {
+                unindex(&mut self.pods_by_address, address, &key);
+            }
+            self.touch_pod(&old, touched);
+        }
+        if let Some(pod) = new {
+            self.touch_pod(&pod, touched);
+            for address in pod.addresses() {
+                index(&mut self.pods_by_address, *address, key.clone());
+            }
+            self.pods.insert(key, pod);
+        }
+    }
+
+    fn touch_pod(&self, pod: &Pod, touched: &mut Touched) {
+        for address in pod.addresses() {
+            touched.address(*address);
+            for slice in values(&self.slices_by_endpoint, address).filter_map(|key| self.slices.get(key)) {
+                touched.service(&slice.service);
+            }
+        }
+    }
+
+    fn service(&mut self, key: ObjectKey, new: Option<Service>, touched: &mut Touched) {
+        if self.services.get(&key) == new.as_ref() {
+            return;
+        }
+        touched.service(&key);
+        touched.routes.extend(values(&self.routes_by_service, &key).cloned());
+        // What a port speaks is also said of the pods behind it.
+        for slice in values(&self.slices_by_service, &key).filter_map(|key| self.slices.get(key)) {
+            slice.addresses().for_each(|address| touched.address(address));
+        }
+        if let Some(old) = self.services.remove(&key) {
+            for address in &old.cluster_ips {
+                unindex(&mut self.service_by_address, address, &key);
+                touched.address(*address);
+            }
+        }
+        if let Some(service) = new {
+            for address in &service.cluster_ips {
+                index(&mut self.service_by_address, *address, key.clone());
+                touched.address(*address);
+            }
+            self.services.insert(key, service);
+        }
+    }
+
+    fn slice(&mut self, key: ObjectKey, new: Option<Slice>, touched: &mut Touched) {
+        if self.slices.get(&key) == new.as_ref() {
+            return;
+        }
+        if let Some(old) = self.slices.remove(&key) {
+            touched.service(&old.service);
+            unindex(&mut self.slices_by_service, &old.service, &key);
+            for address in old.addresses() {
+                touched.address(address);
+                unindex(&mut self.slices_by_endpoint, &address, &key);
+            }
+        }
+        if let Some(slice) = new {
+            touched.service(&slice.service);
+            index(&mut self.slices_by_service, slice.service.clone(), key.clone());
+            for address in slice.addresses() {
+                touched.address(address);
+                index(&mut self.slices_by_endpoint, address, key.clone());
+            }
+            self.slices.insert(key, slice);
+        }
+    }
+
+    fn route(&mut self, key: Key, new: Option<Arc<Route>>, touched: &mut Touched) {
+        if self.routes.get(&key) == new.as_ref() {
+            return;
+        }
+        touched.routes.insert(key.clone());
+        if let Some(old) = self.routes.remove(&key) {
+            for parent in old.parent_services() {
+                touched.service(&parent);
+                unindex(&mut self.routes_by_parent, &parent, &key);
+                unindex(&mut self.routes_by_service, &parent, &key);
+            }
+            old.backend_services()
+                .for_each(|service| unindex(&mut self.routes_by_service, service, &key));
+        }
+        if let Some(route) = new {
+            for parent in route.parent_services() {
+                touched.service(&parent);
+                index(&mut self.routes_by_parent, parent.clone(), key.clone());
+                index(&mut self.routes_by_service, parent, key.clone());
+            }
+            for service in route.backend_services() {
+                index(&mut self.routes_by_service, service.clone(), key.clone());
+            }
+            self.routes.insert(key, route);
+        }
+    }
+
+    /// Whether a namespace refuses plaintext.
+    pub fn namespace_is_strict(&self, name: &str) -> bool {
+        self.namespaces.get(name).is_some_and(|namespace| namespace.strict)
+    }
+
+    /// A Service by name.
+    pub fn service_named(&self, key: &ObjectKey) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// The Service whose cluster address this is.
+    pub fn service_at(&self, address: IpAddr) -> Option<&Service> {
+        values(&self.service_by_address, &address).find_map(|key| self.services.get(key))
+    }
+
+    /// The pod that has this address. Of several (an address is given out anew before the old pod is forgotten) one that is
+    /// not on its way out.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
+        let pods = values(&self.pods_by_address, &address).filter_map(|key| self.pods.get(key));
+        pods.min_by_key(|pod| (pod.terminating, std::cmp::Reverse(pod.created)))
+    }
+
+    /// A pod by name.
+    pub fn pod_named(&self, key: &ObjectKey) -> Option<&Pod> {
+        self.pods.get(key)
+    }
+
+    /// The EndpointSlices of a Service.
+    pub fn slices_of<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = &'a Slice> + use<'a> {
+        values(&self.slices_by_service, service).filter_map(|key| self.slices.get(key))
+    }
+
+    /// The EndpointSlices that list an address.
+    pub fn slices_at(&self, address: IpAddr) -> impl Iterator<Item = &Slice> {
+        values(&self.slices_by_endpoint, &address).filter_map(|key| self.slices.get(key))
+    }
+
+    /// The routes that are attached to a Service, in the order of their names.
+    pub fn routes_of<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = &'a Arc<Route>> + use<'a> {
+        values(&self.routes_by_parent, service).filter_map(|key| self.routes.get(key))
+    }
+
+    /// A route by name.
+    pub fn route_named(&self, key: &Key) -> Option<&Arc<Route>> {
+        self.routes.get(key)
+    }
+}

@@ -1,0 +1,291 @@
+//! Kubernetes objects → compact objects. All that is wrong with one object is said together: what makes it unusable as
+//! [`Mistakes`], what weft reads in its own way as notes.
+
+use std::{net::IpAddr, str::FromStr, sync::Arc};
+
+use k8s_openapi::{
+    api::{core::v1 as core, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use weft_proto::{
+    names::{container, label},
+    rpc::discovery::Protocol,
+    skip::Ports,
+};
+
+use super::types::{Mesh, Namespace, ObjectKey, Pod, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+
+/// Label of an EndpointSlice that names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// What is wrong with an object; each entry is one mistake.
+pub type Mistakes = Vec<String>;
+
+/// Namespace and name of an object, of which the name must be there.
+pub fn key(metadata: &ObjectMeta) -> Result<ObjectKey, Mistakes> {
+    match metadata.name.as_deref() {
+        Some(name) if !name.is_empty() => {
+            let namespace = metadata
+                .namespace
+                .as_deref()
+                .filter(|text| !text.is_empty())
+                .unwrap_or("default");
+            Ok(ObjectKey::new(namespace, name))
+        }
+        _ => Err(vec!["metadata.name is missing".into()]),
+    }
+}
+
+/// Creation in seconds since 1970; 0 where it is not said.
+pub fn created(metadata: &ObjectMeta) -> i64 {
+    metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(0, |time| time.0.as_second())
+}
+
+/// Reads a Namespace.
+pub fn namespace(object: core::Namespace, notes: &mut Vec<String>) -> Result<Namespace, Mistakes> {
+    let key = key(&object.metadata)?;
+    let mtls = object
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(label::MTLS));
+    let strict = mtls.is_some_and(|text| strict(text, "label", notes));
+    Ok(Namespace { name: key.name, strict })
+}
+
+/// Deny on doubt: someone who wrote `Strict` must not get plaintext.
+fn strict(text: &str, what: &str, notes: &mut Vec<String>) -> bool {
+    if !matches!(text, "strict" | "permissive") {
+        let name = label::MTLS;
+        notes.push(format!(
+            "the {what} {name} is '{text}' and is taken for 'strict'; write 'permissive' or 'strict'"
+        ));
+    }
+    text != "permissive"
+}
+
+/// Reads a Pod.
+pub fn pod(object: core::Pod, notes: &mut Vec<String>) -> Result<Pod, Mistakes> {
+    let key = key(&object.metadata)?;
+    let mut mistakes = Mistakes::new();
+    let spec = object.spec.unwrap_or_default();
+    let status = object.status.unwrap_or_default();
+    // The addresses of a pod that has ended are given to others.
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let ips = if ended || spec.host_network == Some(true) {
+        Vec::new()
+    } else {
+        let listed = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip);
+        let mut ips = addresses(listed.chain(status.pod_ip), "status.podIPs", &mut mistakes);
+        ips.sort();
+        ips.dedup();
+        ips
+    };
+    let annotations = object.metadata.annotations.as_ref();
+    let mtls = annotations.and_then(|all| all.get(label::MTLS));
+    let strict = mtls.is_some_and(|text| strict(text, "annotation", notes));
+    let mesh = mesh(spec.init_containers.as_deref().unwrap_or_default()).unwrap_or_else(|wrong| {
+        mistakes.push(wrong);
+        None
+    });
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    Ok(Pod {
+        key,
+        uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
+        created: created(&object.metadata),
+        ips,
+        service_account: spec.service_account_name.as_deref().unwrap_or("default").into(),
+        mesh: mesh.filter(|_| spec.host_network != Some(true)),
+        terminating: object.metadata.deletion_timestamp.is_some(),
+        strict,
+    })
+}
+
+/// Whether weft runs in a pod is read from its specification alone, which cannot change after admission; annotations and
+/// labels can.
+fn mesh(init_containers: &[core::Container]) -> Result<Option<Mesh>, String> {
+    let has_proxy = init_containers.iter().any(|container| {
+        container.name == container::PROXY
+            && container.restart_policy.as_deref() == Some("Always")
+            && container
+                .args
+                .as_ref()
+                .and_then(|args| args.first())
+                .is_some_and(|first| first == "sidecar")
+    });
+    if !has_proxy {
+        return Ok(None);
+    }
+    let Some(init) = init_containers
+        .iter()
+        .find(|container| container.name == container::INIT)
+    else {
+        return Ok(Some(Mesh::default()));
+    };
+    let args = init.args.as_deref().unwrap_or_default();
+    let text = argument(args, "--skip-inbound-ports").unwrap_or_default();
+    let ports = Ports::from_str(text)
+        .map_err(|bad| format!("--skip-inbound-ports of the container {}: {bad}", container::INIT))?;
+    Ok(Some(Mesh {
+        skip_inbound_ports: ports,
+    }))
+}
+
+/// The value of `--flag value` or `--flag=value`.
+fn argument<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
+    args.iter()
+        .enumerate()
+        .find_map(|(index, arg)| match arg.strip_prefix(flag) {
+            Some("") => args.get(index + 1).map(String::as_str),
+            Some(rest) => rest.strip_prefix('='),
+            None => None,
+        })
+}
+
+/// Reads a Service.
+pub fn service(object: core::Service) -> Result<Service, Mistakes> {
+    let key = key(&object.metadata)?;
+    let mut mistakes = Mistakes::new();
+    let spec = object.spec.unwrap_or_default();
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    let listed = spec.cluster_ips.unwrap_or_default().into_iter().chain(spec.cluster_ip);
+    let listed = listed.filter(|ip| !external && !ip.is_empty() && ip != "None");
+    let mut cluster_ips = addresses(listed, "spec.clusterIPs", &mut mistakes);
+    cluster_ips.sort();
+    cluster_ips.dedup();
+    let mut ports: Vec<ServicePort> = Vec::new();
+    for port in spec
+        .ports
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|port| is_tcp(port.protocol.as_deref()))
+    {
+        let name: Arc<str> = port.name.as_deref().unwrap_or_default().into();
+        match port_number(port.port) {
+            None => mistakes.push(format!("spec.ports: '{}' is not a port from 1 to 65535", port.port)),
+            Some(number) if ports.iter().any(|other| other.number == number) => {
+                mistakes.push(format!("spec.ports: the TCP port {number} is there twice"));
+            }
+            Some(number) => {
+                ports.push(ServicePort {
+                    name,
+                    number,
+                    protocol: app_protocol(port.app_protocol.as_deref()),
+                });
+            }
+        }
+    }
+    if mistakes.is_empty() {
+        Ok(Service {
+            key,
+            cluster_ips,
+            ports,
+        })
+    } else {
+        Err(mistakes)
+    }
+}
+
+/// What a port's `appProtocol` says of its bytes. Names that weft does not know say nothing.
+pub fn app_protocol(text: Option<&str>) -> Protocol {
+    match text {
+        // GEP-1911: kubernetes.io/ws is HTTP/1.1 with an Upgrade.
+        Some("http" | "kubernetes.io/ws") => Protocol::Http1,
+        Some("kubernetes.io/h2c" | "grpc" | "h2c") => Protocol::H2c,
+        Some("https" | "tls" | "kubernetes.io/wss") => Protocol::Tls,
+        Some(
+            "weft.dev/opaque" | "tcp" | "mysql" | "redis" | "postgresql" | "postgres" | "mongo" | "mongodb" | "smtp"
+            | "amqp" | "kafka" | "ldap" | "ssh" | "ftp" | "imap" | "pop3" | "cassandra" | "nats",
+        ) => Protocol::Opaque,
+        _ => Protocol::Detect,
+    }
+}
+
+/// Reads an EndpointSlice. `None`: it belongs to no Service, or lists names instead of addresses.
+pub fn slice(object: EndpointSlice) -> Result<Option<Slice>, Mistakes> {
+    let key = key(&object.metadata)?;
+    let service = object
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(SERVICE_NAME));
+    let Some(service) = service.filter(|_| object.address_type != "FQDN") else {
+        return Ok(None);
+    };
+    let mut mistakes = Mistakes::new();
+    let mut ports = Vec::new();
+    for port in object
+        .ports
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|port| is_tcp(port.protocol.as_deref()))
+    {
+        // A slice port without a number stands for every port, which no Service makes.
+        let Some(number) = port.port else { continue };
+        match port_number(number) {
+            Some(number) => ports.push(SlicePort {
+                name: port.name.as_deref().unwrap_or_default().into(),
+                number,
+            }),
+            None => mistakes.push(format!("ports: '{number}' is not a port from 1 to 65535")),
+        }
+    }
+    let mut endpoints = Vec::new();
+    for endpoint in object.endpoints {
+        let first = endpoint.addresses.into_iter().take(1);
+        let Some(&address) = addresses(first, "endpoints.addresses", &mut mistakes).first() else {
+            continue;
+        };
+        let conditions = endpoint.conditions.unwrap_or_default();
+        let ready = conditions.ready.unwrap_or(true);
+        let pod = endpoint
+            .target_ref
+            .filter(|target| target.kind.as_deref() == Some("Pod"));
+        endpoints.push(SliceEndpoint {
+            address,
+            pod: pod
+                .and_then(|pod| pod.name)
+                .map(|name| ObjectKey::new(&key.namespace, &name)),
+            ready,
+            serving: conditions.serving.unwrap_or(ready),
+            terminating: conditions.terminating.unwrap_or(false),
+        });
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let service = ObjectKey {
+        namespace: key.namespace.clone(),
+        name: service.as_str().into(),
+    };
+    Ok(Some(Slice {
+        key,
+        service,
+        ports,
+        endpoints,
+    }))
+}
+
+fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("" | "TCP"))
+}
+
+fn port_number(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|number| *number > 0)
+}
+
+fn addresses(texts: impl IntoIterator<Item = String>, field: &str, mistakes: &mut Mistakes) -> Vec<IpAddr> {
+    let read = |text: String| match text.parse::<IpAddr>() {
+        Ok(address) => Some(address.to_canonical()),
+        Err(_) => {
+            mistakes.push(format!("{field}: '{text}' is not an IP address"));
+            None
+        }
+    };
+    texts.into_iter().filter_map(read).collect()
+}

@@ -1,0 +1,314 @@
+//! Cluster → answers: what a proxy is told of an address, and of its own pod. Pure: value in, value out.
+//!
+//! An answer comes with the things that it depends on, so that [`crate::answers`] makes it anew only when one of them
+//! changed. Equal clusters give equal bytes, in every replica: a version is a hash of them.
+
+mod backends;
+mod status;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use weft_proto::{
+    names::port::RESERVED,
+    rpc::discovery::{self as wire, DestinationKind, Protocol, change::Content},
+    skip::Cidrs,
+};
+use weft_route::rule;
+
+pub use status::{Status, status};
+
+use crate::{
+    cluster::{
+        Cluster, Dependency,
+        types::{ObjectKey, Pod, Service, ServicePort},
+    },
+    translate::{Parent, Route, Rule, ServicePortName},
+};
+use backends::Backends;
+
+/// What does not change while the controller runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The SPIFFE trust domain.
+    pub trust_domain: Arc<str>,
+    /// The cluster's ranges of pods and Services: an address inside of them that nothing has is unknown, not outside.
+    pub cluster_cidrs: Cidrs,
+}
+
+/// What a proxy can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Name {
+    /// Where a connection meant to go.
+    Destination(SocketAddr),
+    /// The pod with this address.
+    Workload(IpAddr),
+}
+
+/// The answer to a name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The content.
+    pub content: Content,
+    /// Hash of the content.
+    pub version: String,
+    /// Namespace and ServiceAccount that alone may have it; `None`: everyone.
+    pub only_for: Option<(Arc<str>, Arc<str>)>,
+}
+
+/// An answer with what it depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// `None`: there is nothing to say yet.
+    pub answer: Option<Answer>,
+    /// A change of one of these can change the answer.
+    pub dependencies: BTreeSet<Dependency>,
+}
+
+/// Makes the answer to a name.
+pub fn answer(cluster: &Cluster, settings: &Settings, name: &Name) -> Planned {
+    match name {
+        Name::Destination(address) => {
+            let (destination, dependencies) = destination(cluster, settings, *address);
+            let version = version(b"destination", &destination);
+            let answer = Answer {
+                content: Content::Destination(destination),
+                version,
+                only_for: None,
+            };
+            Planned {
+                answer: Some(answer),
+                dependencies,
+            }
+        }
+        Name::Workload(address) => {
+            let address = address.to_canonical();
+            let mut dependencies = BTreeSet::from([Dependency::Address(address)]);
+            let answer = cluster.pod_at(address).map(|pod| {
+                dependencies.insert(Dependency::Namespace(pod.key.namespace.clone()));
+                let workload = workload(cluster, pod);
+                let version = version(b"workload", &workload);
+                let only_for = Some((pod.key.namespace.clone(), pod.service_account.clone()));
+                Answer {
+                    content: Content::Workload(workload),
+                    version,
+                    only_for,
+                }
+            });
+            Planned { answer, dependencies }
+        }
+    }
+}
+
+fn version(kind: &[u8], message: &impl Message) -> String {
+    let hash = Sha256::new()
+        .chain_update(kind)
+        .chain_update(message.encode_to_vec())
+        .finalize();
+    hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is known of an address and port.
+pub fn destination(
+    cluster: &Cluster,
+    settings: &Settings,
+    asked: SocketAddr,
+) -> (wire::Destination, BTreeSet<Dependency>) {
+    let (address, port) = (asked.ip().to_canonical(), asked.port());
+    let mut dependencies = BTreeSet::from([Dependency::Address(address)]);
+    let destination = if let Some(service) = cluster.service_at(address) {
+        dependencies.insert(Dependency::Service(service.key.clone()));
+        match service.port(port) {
+            Some(port) => of_service(cluster, settings, service, port, address.is_ipv6(), &mut dependencies),
+            // A Service's address answers on the Service's ports and on no other.
+            None => nothing(DestinationKind::Unknown),
+        }
+    } else if let Some(pod) = cluster.pod_at(address) {
+        of_pod(cluster, settings, pod, SocketAddr::new(address, port))
+    } else if settings.cluster_cidrs.contains(address) {
+        nothing(DestinationKind::Unknown)
+    } else {
+        nothing(DestinationKind::Outside)
+    };
+    (destination, dependencies)
+}
+
+fn nothing(kind: DestinationKind) -> wire::Destination {
+    wire::Destination {
+        kind: kind.into(),
+        ..wire::Destination::default()
+    }
+}
+
+fn of_service(
+    cluster: &Cluster,
+    settings: &Settings,
+    service: &Service,
+    port: &ServicePort,
+    ipv6: bool,
+    dependencies: &mut BTreeSet<Dependency>,
+) -> wire::Destination {
+    let mut backends = Backends::new(cluster, settings, ipv6);
+    let own = ServicePortName {
+        service: service.key.clone(),
+        port: port.number,
+    };
+    let default_backend = backends.index(&own).ok();
+    let routes = cluster
+        .routes_of(&service.key)
+        .filter(|route| attaches(route, service, port));
+    let rules: Vec<rule::Rule> = routes
+        .flat_map(|route| &route.rules)
+        .map(|rule| resolved(rule, &mut backends))
+        .collect();
+    dependencies.extend(backends.services().map(|service| Dependency::Service(service.clone())));
+    wire::Destination {
+        kind: DestinationKind::Service.into(),
+        object: Some(name_of(&service.key)),
+        protocol: port.protocol.into(),
+        rules: rules.iter().map(wire::Rule::from).collect(),
+        backends: backends.into_wire(),
+        default_backend,
+    }
+}
+
+/// Whether a route of the Service's namespace is attached to this port of it.
+fn attaches(route: &Route, service: &Service, port: &ServicePort) -> bool {
+    route
+        .parents
+        .iter()
+        .any(|parent| *parent.service == *service.key.name && parent_takes(parent, port))
+}
+
+fn parent_takes(parent: &Parent, port: &ServicePort) -> bool {
+    parent.port.is_none_or(|number| number == port.number)
+        && parent.section.as_ref().is_none_or(|section| *section == port.name)
+}
+
+/// A rule with its backends found, or with the reasons why they are not.
+fn resolved(rule: &Rule, backends: &mut Backends<'_>) -> rule::Rule {
+    let mut resolved = rule.rule.clone();
+    if let Some(refused) = &rule.refused {
+        // "If a reference to a custom filter type cannot be resolved, the filter MUST NOT be skipped. Instead, requests
+        // that would have been processed by that filter MUST receive a HTTP error response."
+        resolved.filters.clear();
+        resolved.backends = vec![rule::WeightedBackend::invalid(&refused.to_string(), 1)];
+        return resolved;
+    }
+    let shares = rule.backends.iter().map(|backend| {
+        let found = backend
+            .target
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|target| backends.index(target));
+        backend.share(found.map_err(|problem| problem.to_string().into()))
+    });
+    resolved.backends = shares.collect();
+    resolved
+}
+
+fn of_pod(cluster: &Cluster, settings: &Settings, pod: &Pod, address: SocketAddr) -> wire::Destination {
+    let protocol = port_protocol(cluster, address);
+    let endpoint = wire::Endpoint {
+        address: Some(address.into()),
+        pod: Some(name_of(&pod.key)),
+        pod_uid: pod.uid.to_string(),
+        identity: identity(settings, pod, address.port()),
+        terminating: pod.terminating,
+    };
+    let backend = wire::Backend {
+        id: pod.key.to_string(),
+        protocol: protocol.into(),
+        endpoints: vec![endpoint],
+    };
+    wire::Destination {
+        kind: DestinationKind::Pod.into(),
+        object: Some(name_of(&pod.key)),
+        protocol: protocol.into(),
+        rules: Vec::new(),
+        backends: vec![backend],
+        default_backend: Some(0),
+    }
+}
+
+/// The id to expect on a port of a pod; empty where weft does not listen: in a pod without weft, on a port that is not
+/// redirected, and on weft's own ports.
+fn identity(settings: &Settings, pod: &Pod, port: u16) -> String {
+    let Some(mesh) = &pod.mesh else { return String::new() };
+    if mesh.skip_inbound_ports.contains(port) || RESERVED.contains(&port) {
+        return String::new();
+    }
+    let (namespace, account) = (&pod.key.namespace, &pod.service_account);
+    // A name that fits no id fits no certificate either: the hop then fails, instead of going on in plaintext.
+    format!("spiffe://{}/ns/{namespace}/sa/{account}", settings.trust_domain)
+}
+
+/// What the Services in front of a pod declare for one of its ports. Where they disagree, the bytes decide.
+fn port_protocol(cluster: &Cluster, address: SocketAddr) -> Protocol {
+    let declared = declared_protocols(cluster, address.ip());
+    let mut here = declared
+        .into_iter()
+        .filter(|(port, _)| *port == address.port())
+        .map(|(_, protocol)| protocol);
+    match (here.next(), here.next()) {
+        (Some(protocol), None) => protocol,
+        _ => Protocol::Detect,
+    }
+}
+
+/// Every (port, protocol) that Services declare for an address, `DETECT` left out.
+fn declared_protocols(cluster: &Cluster, address: IpAddr) -> BTreeSet<(u16, Protocol)> {
+    let mut declared = BTreeSet::new();
+    for slice in cluster.slices_at(address) {
+        let Some(service) = cluster.service_named(&slice.service) else {
+            continue;
+        };
+        for port in &slice.ports {
+            let protocol = service
+                .ports
+                .iter()
+                .find(|own| own.name == port.name)
+                .map(|own| own.protocol);
+            declared.extend(
+                protocol
+                    .filter(|protocol| *protocol != Protocol::Detect)
+                    .map(|p| (port.number, p)),
+            );
+        }
+    }
+    declared
+}
+
+/// What the sidecar of a pod must know of the pod.
+pub fn workload(cluster: &Cluster, pod: &Pod) -> wire::Workload {
+    let mut ports: BTreeSet<(u16, Protocol)> = BTreeSet::new();
+    for address in pod.addresses() {
+        ports.extend(declared_protocols(cluster, *address));
+    }
+    let disputed = |port: u16| ports.iter().filter(|(other, _)| *other == port).count() > 1;
+    let protocols = ports.iter().filter(|(port, _)| !disputed(*port));
+    wire::Workload {
+        pod: Some(name_of(&pod.key)),
+        // A pod may tighten what its namespace says, never loosen it.
+        strict_mtls: pod.strict || cluster.namespace_is_strict(&pod.key.namespace),
+        terminating: pod.terminating,
+        protocols: protocols
+            .map(|(port, protocol)| wire::PortProtocol {
+                port: u32::from(*port),
+                protocol: (*protocol).into(),
+            })
+            .collect(),
+    }
+}
+
+fn name_of(key: &ObjectKey) -> wire::ObjectName {
+    wire::ObjectName {
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+    }
+}

@@ -1,0 +1,63 @@
+//! What is to be said of a route: does each parent take it, are all references found, what is not supported.
+
+use super::{backends, parent_takes};
+use crate::{
+    cluster::{Cluster, types::ObjectKey},
+    translate::{Problem, Reason, Route},
+};
+
+/// What is wrong with a route, in the order in which it stands in the object. Empty: it acts as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Every problem once.
+    pub problems: Vec<Problem>,
+}
+
+/// Looks a route up in its cluster.
+pub fn status(cluster: &Cluster, route: &Route) -> Status {
+    let mut problems = route.problems.clone();
+    for parent in &route.parents {
+        let key = ObjectKey {
+            namespace: route.key.object.namespace.clone(),
+            name: parent.service.clone(),
+        };
+        let no_parent = |message| Problem {
+            reason: Reason::NoMatchingParent,
+            message,
+        };
+        match cluster.service_named(&key) {
+            None => problems.push(no_parent(format!("the parent Service {key} is not there"))),
+            Some(service) if !service.ports.iter().any(|port| parent_takes(parent, port)) => {
+                let section = parent
+                    .section
+                    .as_deref()
+                    .map(|name| format!(" named '{name}'"))
+                    .unwrap_or_default();
+                let number = parent.port.map(|port| format!(" {port}")).unwrap_or_default();
+                problems.push(no_parent(format!(
+                    "the parent Service {key} has no TCP port{number}{section}"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    for rule in &route.rules {
+        problems.extend(rule.refused.clone());
+        for backend in &rule.backends {
+            let found = backend.target.as_ref().map_err(Clone::clone);
+            let found = found.and_then(|target| backends::port(cluster, target));
+            problems.extend(found.err().map(|problem| Problem {
+                message: format!("rule {}: {}", rule.rule.origin.rule_label(), problem.message),
+                ..problem
+            }));
+        }
+    }
+    let mut unique = Vec::new();
+    problems.retain(|problem| {
+        !unique.contains(problem) && {
+            unique.push(problem.clone());
+            true
+        }
+    });
+    Status { problems }
+}

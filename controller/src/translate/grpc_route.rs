@@ -1,0 +1,125 @@
+//! GRPCRoute → rules.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use weft_route::rule::{self, Kind, Origin, Text};
+
+use super::{Problem, Reason, Route, Rule, filter, matching, service};
+use crate::{
+    cluster::{
+        read::{self, Mistakes},
+        types::{Key, Kind as ObjectKind},
+    },
+    objects::{GrpcMatch, GrpcMethodMatch, GrpcRouteSpec, GrpcRule},
+};
+
+/// Translates a GRPCRoute. The error holds everything for which an API server would refuse it.
+pub fn translate(metadata: &ObjectMeta, spec: &GrpcRouteSpec) -> Result<Route, Mistakes> {
+    let object = read::key(metadata)?;
+    let (mut mistakes, mut problems) = (Mistakes::new(), Vec::new());
+    let parents = service::parents(&spec.parent_refs, &object.namespace, &mut problems, &mut mistakes);
+    let rules = spec.rules.iter().enumerate().map(|(index, given)| {
+        let at = format!("spec.rules[{index}]");
+        let mut origin = Origin::new(
+            Kind::GrpcRoute,
+            &object.namespace,
+            &object.name,
+            index as u32,
+            read::created(metadata),
+        );
+        origin.rule_name = given.name.as_str().into();
+        one(given, origin, &object.namespace, &at, &mut problems, &mut mistakes)
+    });
+    let rules = rules.collect();
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    Ok(Route {
+        key: Key {
+            kind: ObjectKind::GrpcRoute,
+            object,
+        },
+        parents,
+        rules,
+        problems,
+    })
+}
+
+fn one(
+    given: &GrpcRule,
+    origin: Origin,
+    namespace: &str,
+    at: &str,
+    problems: &mut Vec<Problem>,
+    mistakes: &mut Mistakes,
+) -> Rule {
+    if given.session_persistence.is_some() {
+        let message = format!("{at}.sessionPersistence is not supported; the rule acts without it");
+        problems.push(Problem {
+            reason: Reason::UnsupportedValue,
+            message,
+        });
+    }
+    let before = mistakes.len();
+    let mut rule = rule::Rule::new(origin);
+    let matches = given.matches.iter().enumerate();
+    rule.matches = matches
+        .map(|(index, one)| condition(one, &format!("{at}.matches[{index}]"), mistakes))
+        .collect();
+    if rule.matches.is_empty() {
+        // Every call, and still a gRPC call: it must not take what is not one.
+        rule.matches.push(rule::Match::grpc(None, None));
+    }
+    let backends = service::backends(Kind::GrpcRoute, &given.backend_refs, namespace, at, mistakes);
+    let refused = match filter::filters(Kind::GrpcRoute, &given.filters, at, mistakes) {
+        Ok(filters) => {
+            rule.filters = filters;
+            None
+        }
+        Err(problem) => Some(problem),
+    };
+    super::checked(
+        Rule {
+            rule,
+            backends,
+            refused,
+        },
+        at,
+        before,
+        mistakes,
+    )
+}
+
+fn condition(given: &GrpcMatch, at: &str, mistakes: &mut Mistakes) -> rule::Match {
+    let method = given
+        .method
+        .as_ref()
+        .map(|given| method(given, &format!("{at}.method"), mistakes));
+    rule::Match {
+        headers: matching::headers(&given.headers, at, mistakes),
+        grpc: Some(method.unwrap_or(rule::GrpcMatch {
+            service: None,
+            method: None,
+        })),
+        ..rule::Match::default()
+    }
+}
+
+fn method(given: &GrpcMethodMatch, at: &str, mistakes: &mut Mistakes) -> rule::GrpcMatch {
+    if given.service.is_none() && given.method.is_none() {
+        mistakes.push(format!("{at}: one of service and method must be there"));
+    }
+    let kind = given.kind.as_deref();
+    let mut read = |value: Option<&str>, field: &str, dots: bool| {
+        let value = value.filter(|value| !value.is_empty())?;
+        let text = matching::text(kind, value, &format!("{at}.{field}"), mistakes);
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || (dots && b == b'.');
+        if matches!(text, Text::Exact(_)) && !value.bytes().all(word) {
+            mistakes.push(format!("{at}.{field} '{value}' is not a name"));
+        }
+        Some(text)
+    };
+    rule::GrpcMatch {
+        service: read(given.service.as_deref(), "service", true),
+        method: read(given.method.as_deref(), "method", false),
+    }
+}

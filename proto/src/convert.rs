@@ -323,13 +323,10 @@ impl Reader {
             wire::r#match::Path::PathPrefix(path) => PathMatch::Prefix(path.as_str().into()),
             wire::r#match::Path::PathRegex(path) => PathMatch::Regex(path.as_str().into()),
         });
-        let grpc = match &matched.grpc {
-            None => None,
-            Some(grpc) => Some(rule::GrpcMatch {
-                service: self.optional_text(grpc.service.as_ref()),
-                method: self.optional_text(grpc.method.as_ref()),
-            }),
-        };
+        let grpc = matched.grpc.as_ref().map(|grpc| rule::GrpcMatch {
+            service: self.optional_text(grpc.service.as_ref()),
+            method: self.optional_text(grpc.method.as_ref()),
+        });
         Some(rule::Match {
             path,
             headers: self.each("headers", &matched.headers, Reader::value),

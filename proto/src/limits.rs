@@ -172,7 +172,10 @@ mod tests {
             let number: u64 = number.parse().unwrap_or_else(|_| panic!("{name} = {value}"));
             assert!(number > 0, "{name} is not set");
             assert!(number < u64::from(u32::MAX), "{name} is as good as infinite");
-            assert!(about.ends_with('.') && about.len() > 15, "{name} does not say what it bounds");
+            assert!(
+                about.ends_with('.') && about.len() > 15,
+                "{name} does not say what it bounds"
+            );
         }
     }
 }

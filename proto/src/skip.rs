@@ -32,13 +32,21 @@ fn entries<T>(text: &str, read: impl Fn(&str) -> Option<T>, expected: &'static s
         return Ok(Vec::new());
     }
     text.split(',')
-        .map(|entry| read(entry.trim()).ok_or_else(|| BadEntry { entry: entry.trim().chars().take(64).collect(), expected }))
+        .map(|entry| {
+            read(entry.trim()).ok_or_else(|| BadEntry {
+                entry: entry.trim().chars().take(64).collect(),
+                expected,
+            })
+        })
         .collect()
 }
 
 /// Digits only: `u16::from_str` would take `+80`.
 fn number<T: FromStr>(text: &str) -> Option<T> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 fn range<T: FromStr + PartialOrd + Copy>(entry: &str) -> Option<(T, T)> {
@@ -91,7 +99,12 @@ impl Cidrs {
 impl FromStr for Ports {
     type Err = BadEntry;
     fn from_str(text: &str) -> Result<Self, BadEntry> {
-        entries(text, |e| range::<u16>(e).filter(|r| r.0 > 0), "a port from 1 to 65535 or a range such as 8000-8010").map(Self)
+        entries(
+            text,
+            |e| range::<u16>(e).filter(|r| r.0 > 0),
+            "a port from 1 to 65535 or a range such as 8000-8010",
+        )
+        .map(Self)
     }
 }
 
@@ -105,7 +118,11 @@ impl FromStr for Uids {
 impl FromStr for Cidrs {
     type Err = BadEntry;
     fn from_str(text: &str) -> Result<Self, BadEntry> {
-        let read = |e: &str| e.parse().ok().or_else(|| e.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from));
+        let read = |e: &str| {
+            e.parse()
+                .ok()
+                .or_else(|| e.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from))
+        };
         entries(text, read, "an address range such as 10.0.0.0/8 or fd00::/8").map(Self)
     }
 }
@@ -113,7 +130,11 @@ impl FromStr for Cidrs {
 fn write_ranges<T: fmt::Display + PartialEq>(f: &mut fmt::Formatter<'_>, ranges: &[(T, T)]) -> fmt::Result {
     for (i, (low, high)) in ranges.iter().enumerate() {
         f.write_str(if i > 0 { "," } else { "" })?;
-        if low == high { write!(f, "{low}")? } else { write!(f, "{low}-{high}")? }
+        if low == high {
+            write!(f, "{low}")?
+        } else {
+            write!(f, "{low}-{high}")?
+        }
     }
     Ok(())
 }
@@ -147,18 +168,36 @@ mod tests {
     fn what_is_written_is_read_back() {
         assert_eq!("80, 8000-8010".parse::<Ports>().unwrap().to_string(), "80,8000-8010");
         assert_eq!("".parse::<Ports>().unwrap(), Ports::default());
-        assert_eq!("10.0.0.0/8,fd00::1".parse::<Cidrs>().unwrap().to_string(), "10.0.0.0/8,fd00::1/128");
+        assert_eq!(
+            "10.0.0.0/8,fd00::1".parse::<Cidrs>().unwrap().to_string(),
+            "10.0.0.0/8,fd00::1/128"
+        );
         assert_eq!("0,5-6".parse::<Uids>().unwrap().to_string(), "0,5-6");
     }
 
     #[test]
     fn t38_nothing_but_numbers_and_ranges_is_taken() {
-        for bad in ["80,abc", "+80", "0", "65536", "90-80", "80,", "80\n-j ACCEPT", "80 -j", "-", "1-2-3", "８０"] {
+        for bad in [
+            "80,abc",
+            "+80",
+            "0",
+            "65536",
+            "90-80",
+            "80,",
+            "80\n-j ACCEPT",
+            "80 -j",
+            "-",
+            "1-2-3",
+            "８０",
+        ] {
             assert!(bad.parse::<Ports>().is_err(), "{bad:?}");
         }
         for bad in ["10.0.0.0/33", "::/129", "10.0.0.0/8 -j ACCEPT", "example.com"] {
             assert!(bad.parse::<Cidrs>().is_err(), "{bad:?}");
         }
-        assert_eq!("80,abc".parse::<Ports>().unwrap_err().to_string(), "'abc' is not a port from 1 to 65535 or a range such as 8000-8010");
+        assert_eq!(
+            "80,abc".parse::<Ports>().unwrap_err().to_string(),
+            "'abc' is not a port from 1 to 65535 or a range such as 8000-8010"
+        );
     }
 }

@@ -1,6 +1,11 @@
 //! Listeners: one of each address for each worker, a bound on what is open, patience when the system runs out.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, sync::OwnedSemaphorePermit};
@@ -31,7 +36,10 @@ pub fn is_missing_family(address: SocketAddr, error: &io::Error) -> bool {
 pub async fn serve(listener: TcpListener, role: Arc<Role>, shared: Arc<Shared>) {
     loop {
         let place = place(&shared).await;
-        match listener.accept().await {
+        shared.waiting_places.fetch_add(1, Ordering::AcqRel);
+        let accepted = listener.accept().await;
+        shared.waiting_places.fetch_sub(1, Ordering::AcqRel);
+        match accepted {
             Ok((stream, client)) => {
                 // Boxed, since the runtime moves what it is given.
                 let served: Pin<Box<dyn Future<Output = ()> + Send>> =

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -37,6 +37,8 @@ pub struct Shared {
     pub outbound_drain: Signal,
     /// A place for each connection from a client.
     pub places: Arc<Semaphore>,
+    /// Places that listeners hold while they wait for their next client.
+    pub waiting_places: AtomicUsize,
     /// A place for each dial on behalf of a silent client.
     pub silent_places: Arc<Semaphore>,
     /// Whether the listeners are bound.
@@ -56,6 +58,7 @@ impl Shared {
             inbound_drain: Signal::new(),
             outbound_drain: Signal::new(),
             places: Arc::new(Semaphore::new(limits::CONNECTIONS)),
+            waiting_places: AtomicUsize::new(0),
             silent_places: Arc::new(Semaphore::new(limits::SILENT_DIALS)),
             listening: AtomicBool::new(false),
             config,
@@ -86,6 +89,12 @@ impl Shared {
     /// The credentials, unless there are none or they have expired.
     pub fn valid_credentials(&self) -> Option<Arc<Credentials>> {
         self.credentials.current().filter(|credentials| !credentials.expired(std::time::SystemTime::now()))
+    }
+
+    /// Connections from clients that are open now.
+    pub fn open_connections(&self) -> usize {
+        let taken = limits::CONNECTIONS.saturating_sub(self.places.available_permits());
+        taken.saturating_sub(self.waiting_places.load(Ordering::Acquire))
     }
 
     /// Whether the pod may be sent traffic; the error says what is missing. Nothing here depends on the controller once

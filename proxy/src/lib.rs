@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod app;
+pub mod workers;
 pub mod role;
 pub mod io;
 

@@ -156,3 +156,88 @@ fn among<'a>(
         (false, false) => endpoints[first..].iter().chain(&endpoints[..first]).find(fits),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Lease;
+    use weft_proto::rpc::discovery::Protocol;
+
+    fn backend(live: usize, terminating: usize) -> Arc<Backend> {
+        let endpoint = |n: usize| {
+            let mut endpoint = Endpoint::at(SocketAddr::from(([10, 0, 0, n as u8], 80)));
+            endpoint.terminating = n >= live;
+            Arc::new(endpoint)
+        };
+        let endpoints = (0..live + terminating).map(endpoint).collect();
+        Arc::new(Backend { id: "shop/cart:80".into(), protocol: Protocol::Detect, endpoints, live })
+    }
+
+    fn counts(backend: &Arc<Backend>, picks: usize, each: impl Fn(&Endpoint)) -> Vec<usize> {
+        let mut counts = vec![0; backend.endpoints.len()];
+        for _ in 0..picks {
+            let lease = Lease::new(pick(backend, &[]).unwrap().clone());
+            each(&lease);
+            let position = backend.endpoints.iter().position(|one| Arc::ptr_eq(one, &lease)).unwrap();
+            counts[position] += 1;
+        }
+        counts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_300_calls_one_after_the_other_each_of_three_pods_gets_60() {
+        let backend = backend(3, 0);
+        // Latencies that differ as they do between pods that do the same: up to a half.
+        let each = |endpoint: &Endpoint| {
+            let millis = 2 + u64::from(endpoint.address.ip().to_string().ends_with('2'));
+            endpoint.load.answered(Duration::from_millis(millis));
+        };
+        let counts = counts(&backend, 300, each);
+        assert!(counts.iter().all(|count| *count >= 60), "{counts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_endpoint_gets_little_and_is_tried_again_later() {
+        let backend = backend(3, 0);
+        backend.endpoints[0].load.answered(Duration::from_millis(200));
+        let slow = counts(&backend, 300, |_| {});
+        assert_eq!(slow[0], 0, "{slow:?}");
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert!(counts(&backend, 300, |_| {})[0] >= 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_flight_counts() {
+        let backend = backend(2, 0);
+        let _held: Vec<_> = (0..10).map(|_| Lease::new(backend.endpoints[0].clone())).collect();
+        assert_eq!(counts(&backend, 100, |_| {}), [0, 100]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_cannot_be_reached_is_avoided_for_a_while_but_better_than_none() {
+        let backend = backend(2, 1);
+        backend.endpoints[0].load.failed();
+        assert_eq!(counts(&backend, 50, |_| {}), [0, 50, 0]);
+        backend.endpoints[1].load.failed();
+        assert_eq!(counts(&backend, 50, |_| {})[2], 0);
+        tokio::time::sleep(AVOIDED).await;
+        assert!(counts(&backend, 100, |_| {})[0] > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_on_their_way_out_are_used_when_nothing_else_is_left() {
+        assert_eq!(counts(&backend(0, 1), 5, |_| {}), [5]);
+        let backend = backend(1, 1);
+        let live = backend.endpoints[0].address;
+        assert!(pick(&backend, &[live]).unwrap().terminating);
+        assert!(pick(&backend, &[live, backend.endpoints[1].address]).is_none());
+        assert!(pick(&super::tests::backend(0, 0), &[]).is_none());
+    }
+
+    #[test]
+    fn random_numbers_stay_below_and_reach_all() {
+        let mut seen = [false; 7];
+        (0..1000).for_each(|_| seen[random_below(7)] = true);
+        assert_eq!(seen, [true; 7]);
+    }
+}

@@ -54,24 +54,38 @@ pub(super) fn window(buffer: &[u8]) -> &[u8] {
 pub(super) fn explain(error: httparse::Error, head: &[u8], line: Refused) -> Refused {
     match error {
         httparse::Error::Token | httparse::Error::Status => line,
-        httparse::Error::Version if says_version(head) => Refused::Version,
+        httparse::Error::Version if says_version(head, line) => Refused::Version,
         httparse::Error::Version => line,
         httparse::Error::NewLine => Refused::Newline,
         httparse::Error::TooManyHeaders => Refused::TooManyFields,
-        httparse::Error::HeaderName if memchr::memmem::find(head, b"\n ").is_some() => Refused::Fold,
-        httparse::Error::HeaderName if memchr::memmem::find(head, b"\n\t").is_some() => Refused::Fold,
-        httparse::Error::HeaderName => Refused::FieldName,
+        httparse::Error::HeaderName => bad_name(head),
         httparse::Error::HeaderValue => Refused::FieldValue,
     }
 }
 
-/// Whether the first line has some `HTTP/1.7` where a version belongs.
-fn says_version(head: &[u8]) -> bool {
-    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    line.split(|&byte| byte == b' ')
-        .any(|word| match word.trim_ascii_end() {
-            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] => major.is_ascii_digit() && minor.is_ascii_digit(),
-            b"HTTP/2" | b"HTTP/3" => true,
-            _ => false,
-        })
+/// Which the first line is that has no name: one that continues the line before it, or another.
+fn bad_name(head: &[u8]) -> Refused {
+    for line in head.split(|&byte| byte == b'\n').skip(1) {
+        match line.iter().position(|&byte| !crate::sniff::is_token_byte(byte)) {
+            Some(0) if matches!(line[0], b' ' | b'\t') => return Refused::Fold,
+            Some(end) if end == 0 || line[end] != b':' => return Refused::FieldName,
+            _ => {}
+        }
+    }
+    Refused::FieldName
+}
+
+/// Whether a version that is none of ours stands where the version belongs: first in a status line, third in a request line.
+fn says_version(head: &[u8], line: Refused) -> bool {
+    let place = if line == Refused::StatusLine { 0 } else { 2 };
+    let word = head
+        .split(|&byte| byte == b' ')
+        .nth(place)
+        .and_then(|word| word.strip_prefix(b"HTTP/"));
+    match word.unwrap_or_default() {
+        [b'1', b'.', minor, ..] => (b'2'..=b'9').contains(minor),
+        [b'1', ..] => false,
+        [major, ..] => major.is_ascii_digit(),
+        [] => false,
+    }
 }

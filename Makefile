@@ -41,7 +41,7 @@ deny: ## Bans, licences and sources of the dependencies
 
 .PHONY: proto
 proto: ## Generate the code of the protocol buffers anew
-	WEFT_BLESS=1 $(CARGO) test -p weft-proto --features rpc generated
+	WEFT_REGENERATE=1 $(CARGO) test -p weft-proto --features rpc --test generated
 
 .PHONY: bless
 bless: ## Write the golden files anew, from what the code does now

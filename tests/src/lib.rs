@@ -109,7 +109,8 @@ impl Mesh {
     pub fn script(&self, pod: &str, script: &str, arguments: &[&str]) -> Result<String> {
         let beside = repository().join("tests/netns/scripts").join(script);
         let path = if beside.is_file() { beside } else { repository().join("tests/apps/python").join(script) };
-        let mut command = vec![self.python.to_str().context("path of python")?, path.to_str().context("path of the script")?];
+        let libraries = format!("PYTHONPATH={}", repository().join("tests/apps/python").display());
+        let mut command = vec!["env", &libraries, self.python.to_str().context("path of python")?, path.to_str().context("path of the script")?];
         command.extend(arguments);
         self.exec(pod, &command)?.ok().with_context(|| format!("{script} {} in {pod}", arguments.join(" ")))
     }

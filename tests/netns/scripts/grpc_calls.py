@@ -2,9 +2,9 @@
 import collections
 import sys
 
-from sample import Request, stub
+from sample import Request, channel, stub
 
-service = stub(sys.argv[1])
+service = stub(channel(sys.argv[1]))
 counts = collections.Counter(service.Unary(Request(text="x"), timeout=10).pod for _ in range(int(sys.argv[2])))
 for pod, count in sorted(counts.items()):
     print(pod, count)

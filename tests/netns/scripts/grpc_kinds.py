@@ -4,9 +4,9 @@ import threading
 import time
 
 import grpc
-from sample import Request, stub
+from sample import Request, channel, stub
 
-service = stub(sys.argv[1])
+service = stub(channel(sys.argv[1]))
 
 
 def unary():

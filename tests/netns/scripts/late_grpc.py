@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from sample import Request, stub
+from sample import Request, channel, stub
 
 host, port = sys.argv[1].rsplit(":", 1)
 
@@ -34,7 +34,7 @@ def relay(listener):
 
 listener = socket.create_server(("127.0.0.1", 0))
 threading.Thread(target=relay, args=(listener,), daemon=True).start()
-service = stub(f"127.0.0.1:{listener.getsockname()[1]}", wait=60)
-counts = collections.Counter(service.Unary(Request(text="x"), timeout=30).pod for _ in range(int(sys.argv[3])))
+service = stub(channel(f"127.0.0.1:{listener.getsockname()[1]}"))
+counts = collections.Counter(service.Unary(Request(text="x"), timeout=60, wait_for_ready=True).pod for _ in range(int(sys.argv[3])))
 for pod, count in sorted(counts.items()):
     print(pod, count)

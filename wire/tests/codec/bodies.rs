@@ -6,7 +6,10 @@ use rstest::rstest;
 use weft_proto::limits;
 use weft_wire::h1::{BodyDecoder, BodyEncoder, BodyLength, Frame, Refused, WrongLength};
 
-fn chunked(body: &str) -> Result<(Vec<u8>, Vec<(String, Vec<u8>)>, bool), Refused> {
+/// Data, trailers, and whether that was all.
+type Read = (Vec<u8>, Vec<(String, Vec<u8>)>, bool);
+
+fn chunked(body: &str) -> Result<Read, Refused> {
     let (message, complete) = read_whole_body(&mut BodyDecoder::request(BodyLength::Chunked), &bytes(body))?;
     Ok((message.body, message.trailers, complete))
 }

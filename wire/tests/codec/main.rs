@@ -9,4 +9,7 @@ mod rewriting;
 mod downgrade;
 mod first_bytes;
 mod properties;
+mod corpus;
+mod against_hyper;
+mod against_nginx;
 mod fuzz;

@@ -20,7 +20,7 @@ fn body() -> impl Strategy<Value = Option<Vec<Vec<u8>>>> {
 }
 
 /// One whole request: `chunked` says how its body is framed.
-fn one_request() -> impl Strategy<Value = Vec<u8>> {
+pub fn one_request() -> impl Strategy<Value = Vec<u8>> {
     (token(), "/[!-~é]{0,20}", plain_fields(), body(), any::<bool>()).prop_map(
         |(method, target, fields, body, chunked)| {
             let method = if method == "CONNECT" { "POST".to_owned() } else { method };
@@ -50,7 +50,7 @@ fn one_request() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A stream that is a good one but for a few bytes.
-fn damaged(stream: Vec<u8>, damage: Vec<(prop::sample::Index, u8, u8)>) -> Vec<u8> {
+pub fn damaged(stream: Vec<u8>, damage: Vec<(prop::sample::Index, u8, u8)>) -> Vec<u8> {
     let mut stream = stream;
     for (place, byte, kind) in damage {
         if stream.is_empty() {
@@ -67,7 +67,7 @@ fn damaged(stream: Vec<u8>, damage: Vec<(prop::sample::Index, u8, u8)>) -> Vec<u
     stream
 }
 
-fn damage() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
+pub fn damage() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
     prop::collection::vec(any::<(prop::sample::Index, u8, u8)>(), 0..4)
 }
 

@@ -1,6 +1,9 @@
 //! What the tests share: probes written with `⏎` for CR LF, and a whole stream read as messages.
 
-use weft_wire::h1::{BodyDecoder, BodyLength, Fields, Piece, Refused, RequestHead, RequestKind, ResponseHead, Scan};
+use weft_wire::h1::{
+    BodyDecoder, BodyEncoder, BodyLength, Connection, Fields, Forward, Piece, Refused, RequestHead, RequestKind,
+    ResponseHead, Scan, Version,
+};
 
 /// `⏎` stands for CR LF.
 pub fn bytes(probe: &str) -> Vec<u8> {
@@ -180,4 +183,64 @@ impl<'a> Source<'a> {
         self.arrived = self.arrived.saturating_add(size.max(1)).min(self.stream.len());
         self.arrived > before
     }
+}
+
+/// One request as it goes on to a server: its bytes as the codec writes them, and what it is.
+#[derive(Debug)]
+pub struct Forwarded {
+    pub bytes: Vec<u8>,
+    pub message: Message,
+    pub keep_alive: bool,
+    /// The target without scheme and authority.
+    pub path: String,
+    /// A tunnel, if the server agrees.
+    pub is_connect: bool,
+}
+
+/// What a proxy makes of a client's stream: the requests that go on, and how it ended. An incomplete one does not go on.
+pub fn forward(stream: &[u8]) -> (Vec<Forwarded>, Ended) {
+    let (messages, ended) = read_requests(stream, &[usize::MAX]);
+    let mut rest = stream;
+    let mut forwarded = Vec::new();
+    for message in messages {
+        let Ok(Some((head, used))) = RequestHead::parse(rest, &mut Scan::default()) else {
+            break;
+        };
+        let mut out = bytes::BytesMut::new();
+        let connection = match (head.keep_alive(), head.version()) {
+            (false, _) => Connection::Close,
+            (true, Version::H10) => Connection::KeepAlive,
+            (true, Version::H11) => Connection::Unsaid,
+        };
+        head.encode(
+            &Forward {
+                connection,
+                ..Forward::default()
+            },
+            &mut out,
+        );
+        let (mut decoder, mut encoder) = (BodyDecoder::request(head.body()), BodyEncoder::new(head.body()));
+        rest = &rest[used..];
+        let mut trailers = Box::new(Fields::default());
+        while let Ok((used, piece)) = decoder.step(rest) {
+            rest = &rest[used..];
+            match piece {
+                Piece::Data(data) => encoder.data(data, &mut out).expect("the length is right"),
+                Piece::Trailers(fields) => trailers = fields,
+                Piece::NeedMore | Piece::End => break,
+            }
+        }
+        if !decoder.is_end() {
+            break;
+        }
+        encoder.finish_with(&trailers, &mut out).expect("the length is right");
+        forwarded.push(Forwarded {
+            bytes: out.to_vec(),
+            keep_alive: head.keep_alive(),
+            path: head.path_and_query().to_owned(),
+            is_connect: head.is_connect(),
+            message,
+        });
+    }
+    (forwarded, ended)
 }

@@ -304,6 +304,13 @@ impl<'a> Client<'a> {
             }
             (Face::H2 { respond, mesh, is_grpc }, Half::H2(half)) => {
                 let code = respond::reset_code(fault);
+                if half.sender.is_some() && !is_gone {
+                    // A reset throws away what h2 has not written: what the server said before it broke off goes first.
+                    let _ = poll_fn(|cx| Poll::Ready(half.sender.as_mut().map(|sender| sender.poll_flush(cx)))).await;
+                    for _ in 0..TURNS {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 match (&mut half.sender, respond.take()) {
                     (Some(sender), _) => sender.reset(code),
                     (None, None) => {}
@@ -357,6 +364,9 @@ impl<'a> Client<'a> {
         }
     }
 }
+
+/// Turns that a connection's task is given to write what is queued.
+const TURNS: usize = 4;
 
 /// Whether a stream is reset instead of answered: the server's own reset goes on as it is, and another weft is told that
 /// it may try elsewhere.

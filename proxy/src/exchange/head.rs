@@ -344,6 +344,13 @@ pub fn strip(fields: &mut HeaderMap) {
     }
 }
 
+fn internal(fields: &h1::Fields) -> impl Iterator<Item = &str> {
+    fields
+        .iter()
+        .filter(|field| field.known == h1::Known::Internal && !field.name.eq_ignore_ascii_case(names::http::ERROR))
+        .map(|field| field.name)
+}
+
 /// `content-length`, which passed the guard or h2's own.
 pub fn declared(fields: &HeaderMap) -> Option<u64> {
     fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -539,9 +546,11 @@ impl Response {
         if let Some(decision) = how.decision {
             decision.edit_response(&mut changes);
         }
-        let edits = changes.list();
+        let mut edits = changes.list();
         match self {
             Self::H1(head) => {
+                // Fields of weft's own mean nothing when they come from a server.
+                edits.extend(internal(head.fields()).map(Edit::Remove));
                 let framing = if length == BodyLength::UntilClose { Framing::Unsaid } else { Framing::AsSent };
                 head.encode(&Forward { framing, connection, edits: &edits, ..Forward::default() }, out);
             }

@@ -15,7 +15,11 @@ use crate::{app::Shared, connection, metrics, role::Role};
 
 /// A listener that shares its port with those of the other workers.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -42,12 +46,21 @@ pub async fn serve(listener: TcpListener, role: Arc<Role>, shared: Arc<Shared>) 
         match accepted {
             Ok((stream, client)) => {
                 // Boxed, since the runtime moves what it is given.
-                let served: Pin<Box<dyn Future<Output = ()> + Send>> =
-                    Box::pin(connection::accepted(stream, client, role.clone(), shared.clone(), place));
+                let served: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(connection::accepted(
+                    stream,
+                    client,
+                    role.clone(),
+                    shared.clone(),
+                    place,
+                ));
                 tokio::spawn(served);
             }
             // The client was gone before it was accepted.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) => {}
             Err(error) => {
                 // No descriptors or no memory. What is open goes on, and makes room when it ends.
                 metrics::limit_reached("ACCEPT_BACK_OFF");
@@ -64,7 +77,11 @@ async fn place(shared: &Arc<Shared>) -> OwnedSemaphorePermit {
         Ok(place) => place,
         Err(_) => {
             metrics::limit_reached("CONNECTIONS");
-            places.clone().acquire_owned().await.expect("the semaphore is never closed")
+            places
+                .clone()
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed")
         }
     }
 }

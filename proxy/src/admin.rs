@@ -57,15 +57,23 @@ pub async fn serve_port(listener: std::net::TcpListener, shared: Arc<Shared>) ->
     let routes = Routes::new(move || asked.ready())
         .metrics(metrics::render)
         .get_below(path::TCP_PROBE_PREFIX, move |rest| probe(rest, shared.clone()));
-    admin::Server::on(TcpListener::from_std(listener)?, routes).serve().await;
+    admin::Server::on(TcpListener::from_std(listener)?, routes)
+        .serve()
+        .await;
     Ok(())
 }
 
 /// Whether the application takes a connection: as a `tcpSocket` probe would, if its connection were not captured.
 async fn probe(port: String, shared: Arc<Shared>) -> Answer {
-    let allowed = port.parse::<u16>().ok().filter(|port| shared.config.probe_ports.contains(*port));
+    let allowed = port
+        .parse::<u16>()
+        .ok()
+        .filter(|port| shared.config.probe_ports.contains(*port));
     let Some(port) = allowed else {
-        return Answer::text(StatusCode::NOT_FOUND, format!("not one of the ports in {}", env::PROBE_PORTS));
+        return Answer::text(
+            StatusCode::NOT_FOUND,
+            format!("not one of the ports in {}", env::PROBE_PORTS),
+        );
     };
     let mut last = String::from("the pod has no address");
     for ip in &shared.config.pod_ips {
@@ -75,7 +83,10 @@ async fn probe(port: String, shared: Arc<Shared>) -> Answer {
             Err(_) => last = "no answer in time".into(),
         }
     }
-    Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("the application does not listen: {last}"))
+    Answer::text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("the application does not listen: {last}"),
+    )
 }
 
 /// Serves the socket file, for ever.
@@ -125,31 +136,45 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 
 /// The destinations, for people.
 fn dump(shared: &Shared) -> Vec<u8> {
-    let all = shared.tables.dump().into_iter().map(|(address, looks_up, users, known)| {
-        let mut one = serde_json::json!({
-            "address": address.to_string(),
-            "side": format!("{looks_up:?}").to_lowercase(),
-            "connections": users,
+    let all = shared
+        .tables
+        .dump()
+        .into_iter()
+        .map(|(address, looks_up, users, known)| {
+            let mut one = serde_json::json!({
+                "address": address.to_string(),
+                "side": format!("{looks_up:?}").to_lowercase(),
+                "connections": users,
+            });
+            if let Some(known) = known {
+                let backends: Vec<_> = known
+                    .backends
+                    .iter()
+                    .map(|backend| {
+                        let endpoints: Vec<_> = backend
+                            .endpoints
+                            .iter()
+                            .map(|endpoint| {
+                                serde_json::json!({
+                                    "address": endpoint.address.to_string(),
+                                    "pod": &*endpoint.pod,
+                                    "identity": endpoint.identity_label.as_deref(),
+                                    "terminating": endpoint.terminating,
+                                    "in_flight": endpoint.load.in_flight(),
+                                })
+                            })
+                            .collect();
+                        serde_json::json!({ "id": &*backend.id, "endpoints": endpoints })
+                    })
+                    .collect();
+                one["kind"] = known.kind.as_str_name().into();
+                one["object"] = (*known.object).into();
+                one["version"] = known.version.as_str().into();
+                one["rules"] = known.table.rules().len().into();
+                one["backends"] = backends.into();
+            }
+            one
         });
-        if let Some(known) = known {
-            let backends: Vec<_> = known.backends.iter().map(|backend| {
-                let endpoints: Vec<_> = backend.endpoints.iter().map(|endpoint| serde_json::json!({
-                    "address": endpoint.address.to_string(),
-                    "pod": &*endpoint.pod,
-                    "identity": endpoint.identity_label.as_deref(),
-                    "terminating": endpoint.terminating,
-                    "in_flight": endpoint.load.in_flight(),
-                })).collect();
-                serde_json::json!({ "id": &*backend.id, "endpoints": endpoints })
-            }).collect();
-            one["kind"] = known.kind.as_str_name().into();
-            one["object"] = (*known.object).into();
-            one["version"] = known.version.as_str().into();
-            one["rules"] = known.table.rules().len().into();
-            one["backends"] = backends.into();
-        }
-        one
-    });
     let mut text = serde_json::to_vec_pretty(&all.collect::<Vec<_>>()).unwrap_or_default();
     text.push(b'\n');
     text
@@ -160,11 +185,17 @@ pub fn ask_to_drain(socket: &Path) -> io::Result<()> {
     let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(limits::CONNECT_TIME))?;
     stream.set_write_timeout(Some(limits::CONNECT_TIME))?;
-    write!(stream, "GET {DRAIN} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {DRAIN} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.take(4096).read_to_string(&mut answer)?;
     if answer.starts_with("HTTP/1.1 200") {
         return Ok(());
     }
-    Err(io::Error::other(format!("the proxy answered: {}", answer.lines().next().unwrap_or("nothing"))))
+    Err(io::Error::other(format!(
+        "the proxy answered: {}",
+        answer.lines().next().unwrap_or("nothing")
+    )))
 }

@@ -88,7 +88,9 @@ impl Shared {
 
     /// The credentials, unless there are none or they have expired.
     pub fn valid_credentials(&self) -> Option<Arc<Credentials>> {
-        self.credentials.current().filter(|credentials| !credentials.expired(std::time::SystemTime::now()))
+        self.credentials
+            .current()
+            .filter(|credentials| !credentials.expired(std::time::SystemTime::now()))
     }
 
     /// Connections from clients that are open now.
@@ -104,10 +106,14 @@ impl Shared {
             return Err("the listeners are not bound yet".into());
         }
         match self.credentials.current() {
-            None => Err(format!("no certificate yet; the identity service is {}", self.config.identity_address)),
-            Some(_) if self.valid_credentials().is_none() => {
-                Err(format!("the certificate has expired; the identity service is {}", self.config.identity_address))
-            }
+            None => Err(format!(
+                "no certificate yet; the identity service is {}",
+                self.config.identity_address
+            )),
+            Some(_) if self.valid_credentials().is_none() => Err(format!(
+                "the certificate has expired; the identity service is {}",
+                self.config.identity_address
+            )),
             Some(_) => Ok(()),
         }
     }

@@ -16,12 +16,9 @@ pub fn connection(facts: &Facts, shared: &Shared) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether this is one of the pod's own probes: a port of `WEFT_PROBE_PORTS`, dialled from the pod's own node. The kubelet
-/// dials from the node's address, which a pod's first hop shows: where pods of a node get theirs from elsewhere, it is
-/// never one of the cluster's pod addresses.
-///
-/// The probes that matter are rewritten to weft's own port by the injector and never come here; this is the place for
-/// those that are not, once the proxy is told of them.
+/// Whether this is one of the pod's own probes that were left as they are. `tcpSocket` probes never come here: the
+/// injector sends them to weft's own port. The proxy is not told of the others, so that in strict mode none passes; this
+/// is the place where they will.
 fn is_probe(_facts: &Facts, _shared: &Shared) -> bool {
     false
 }

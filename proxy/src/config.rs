@@ -72,7 +72,11 @@ pub struct Mistakes(pub Vec<String>);
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of the environment:", if self.0.len() == 1 { "one mistake" } else { "mistakes" })?;
+        write!(
+            f,
+            "{} of the environment:",
+            if self.0.len() == 1 { "one mistake" } else { "mistakes" }
+        )?;
         for mistake in &self.0 {
             write!(f, "\n  {mistake}")?;
         }
@@ -90,7 +94,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn given(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        self.variables
+            .get(name)
+            .map(|value| value.trim())
+            .filter(|value| !value.is_empty())
     }
 
     /// A variable that must be there; what `read` says of its value must hold.
@@ -109,7 +116,13 @@ impl Reader<'_> {
     }
 
     /// A variable that may be left out.
-    fn optional<T>(&mut self, name: &str, expected: &str, default: T, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        default: T,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         match self.given(name) {
             Some(_) => self.required(name, expected, read),
             None => Some(default),
@@ -135,7 +148,9 @@ fn number(value: &str, low: u64, high: u64) -> Result<u64, String> {
 
 fn host_and_port(value: &str) -> Result<String, String> {
     match value.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(value.to_owned()),
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+            Ok(value.to_owned())
+        }
         _ => Err(format!("'{value}' is not host:port")),
     }
 }
@@ -143,7 +158,12 @@ fn host_and_port(value: &str) -> Result<String, String> {
 fn addresses(value: &str) -> Result<Vec<IpAddr>, String> {
     value
         .split(',')
-        .map(|entry| entry.trim().parse().map_err(|_| format!("'{}' is not an IP address", entry.trim())))
+        .map(|entry| {
+            entry
+                .trim()
+                .parse()
+                .map_err(|_| format!("'{}' is not an IP address", entry.trim()))
+        })
         .collect()
 }
 
@@ -155,29 +175,64 @@ fn cpus() -> usize {
 impl Config {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, Mistakes> {
-        Self::from(&std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+        Self::from(
+            &std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+        )
     }
 
     /// Reads variables from anywhere.
     pub fn from(variables: &HashMap<String, String>) -> Result<Self, Mistakes> {
-        let mut reader = Reader { variables, mistakes: Vec::new() };
+        let mut reader = Reader {
+            variables,
+            mistakes: Vec::new(),
+        };
         let r = &mut reader;
         let pod_name = r.required(env::POD_NAME, "the pod's name (metadata.name)", text);
         let pod_namespace = r.required(env::POD_NAMESPACE, "the pod's namespace (metadata.namespace)", text);
         let pod_uid = r.required(env::POD_UID, "the pod's UID (metadata.uid)", text);
-        let pod_ips = r.required(env::POD_IPS, "the pod's addresses, as 10.0.0.7,fd00::7 (status.podIPs)", addresses);
-        let service_account = r.required(env::SERVICE_ACCOUNT, "the pod's ServiceAccount (spec.serviceAccountName)", text);
+        let pod_ips = r.required(
+            env::POD_IPS,
+            "the pod's addresses, as 10.0.0.7,fd00::7 (status.podIPs)",
+            addresses,
+        );
+        let service_account = r.required(
+            env::SERVICE_ACCOUNT,
+            "the pod's ServiceAccount (spec.serviceAccountName)",
+            text,
+        );
         let default_domain = names::DEFAULT_TRUST_DOMAIN.to_owned();
-        let trust_domain = r.optional(env::TRUST_DOMAIN, "a SPIFFE trust domain, as cluster.local", default_domain, |value| {
-            spiffe::check_trust_domain(value).map(|()| value.to_owned()).map_err(|why| format!("'{value}': {why}"))
-        });
+        let trust_domain = r.optional(
+            env::TRUST_DOMAIN,
+            "a SPIFFE trust domain, as cluster.local",
+            default_domain,
+            |value| {
+                spiffe::check_trust_domain(value)
+                    .map(|()| value.to_owned())
+                    .map_err(|why| format!("'{value}': {why}"))
+            },
+        );
         let trust_bundle = r.required(env::TRUST_BUNDLE, "the PEM certificates of the mesh's roots", |value| {
             Bundle::from_pem(value.as_bytes()).map_err(|error| error.to_string())
         });
-        let discovery_address = r.required(env::DISCOVERY_ADDRESS, "host:port of the controller's discovery service", host_and_port);
-        let identity_address = r.required(env::IDENTITY_ADDRESS, "host:port of the controller's identity service", host_and_port);
+        let discovery_address = r.required(
+            env::DISCOVERY_ADDRESS,
+            "host:port of the controller's discovery service",
+            host_and_port,
+        );
+        let identity_address = r.required(
+            env::IDENTITY_ADDRESS,
+            "host:port of the controller's identity service",
+            host_and_port,
+        );
         let token_file = PathBuf::from(container::TOKEN_MOUNT).join(container::TOKEN_FILE);
-        let token_file = r.optional(env::TOKEN_FILE, "the path of the projected token", token_file, |value| Ok(value.into()));
+        let token_file = r.optional(
+            env::TOKEN_FILE,
+            "the path of the projected token",
+            token_file,
+            |value| Ok(value.into()),
+        );
         let ranges = "address ranges, as 10.0.0.0/8,fd00::/8";
         let cluster_cidrs = r.optional(env::CLUSTER_CIDRS, ranges, Cidrs::default(), parsed);
         let ports = "ports, as 80,8000-8010";
@@ -185,17 +240,27 @@ impl Config {
         let skip_inbound_ports = r.optional(env::SKIP_INBOUND_PORTS, ports, Ports::default(), parsed);
         // More than four workers are for gateways; a sidecar has one application to serve.
         let default_workers = cpus().min(4);
-        let workers = r.optional(env::WORKERS, "a number of threads from 1 to 256", default_workers, |value| {
-            number(value, 1, 256).map(|n| n as usize)
-        });
+        let workers = r.optional(
+            env::WORKERS,
+            "a number of threads from 1 to 256",
+            default_workers,
+            |value| number(value, 1, 256).map(|n| n as usize),
+        );
         let log = r.optional(env::LOG, "a filter, as info,weft_proxy=debug", "info".to_owned(), text);
-        let access_log = r.optional(env::ACCESS_LOG, "off, stdout or an absolute path", AccessLog::Stdout, |value| match value {
-            "off" => Ok(AccessLog::Off),
-            "stdout" => Ok(AccessLog::Stdout),
-            path if path.starts_with('/') => Ok(AccessLog::File(path.into())),
-            other => Err(format!("'{other}' is neither off nor stdout nor an absolute path")),
+        let access_log = r.optional(
+            env::ACCESS_LOG,
+            "off, stdout or an absolute path",
+            AccessLog::Stdout,
+            |value| match value {
+                "off" => Ok(AccessLog::Off),
+                "stdout" => Ok(AccessLog::Stdout),
+                path if path.starts_with('/') => Ok(AccessLog::File(path.into())),
+                other => Err(format!("'{other}' is neither off nor stdout nor an absolute path")),
+            },
+        );
+        let admin_socket = r.optional(env::ADMIN_SOCKET, "a path", container::ADMIN_SOCKET.into(), |value| {
+            Ok(value.into())
         });
-        let admin_socket = r.optional(env::ADMIN_SOCKET, "a path", container::ADMIN_SOCKET.into(), |value| Ok(value.into()));
         let drain = r.optional(env::DRAIN_SECONDS, "seconds from 1 to 3600", limits::DRAIN, |value| {
             number(value, 1, 3600).map(Duration::from_secs)
         });

@@ -114,19 +114,32 @@ async fn serve(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Share
     let began = Instant::now();
     let followed = shared.tables.follow(role.looks_up, facts.destination).await;
     let declared = followed.current().protocol;
-    let connection = Arc::new(Connection { facts, peer: None, followed, shared });
+    let connection = Arc::new(Connection {
+        facts,
+        peer: None,
+        followed,
+        shared,
+    });
     // A port that is declared needs no look, except where the mesh's own TLS may come.
     if !role.ends_mesh_tls
         && let Some(seen) = as_declared(declared)
     {
         return passes(io, seen, None, began, connection).await;
     }
-    let silence = if connection.followed.speaks_first() { Duration::ZERO } else { limits::SILENCE };
+    let silence = if connection.followed.speaks_first() {
+        Duration::ZERO
+    } else {
+        limits::SILENCE
+    };
     let seen = match detect::first_bytes(&mut io, silence).await {
         Ok(Some(seen)) => seen,
         Ok(None) => match Box::pin(broken_silence(&mut io, &connection)).await {
             Ok(silence::Broken::ByClient(seen)) => seen,
-            Ok(silence::Broken::Opaque { hop, seen, server_spoke }) => {
+            Ok(silence::Broken::Opaque {
+                hop,
+                seen,
+                server_spoke,
+            }) => {
                 if server_spoke {
                     connection.followed.spoke_first();
                 }
@@ -194,9 +207,17 @@ async fn over_the_mesh(io: Io, began: Instant, connection: Arc<Connection>) {
         Ok(ended) => ended,
         Err(fault) => return failed(Record::connection(connection.facts.clone()), &fault),
     };
-    let Some(connection) = Arc::into_inner(connection) else { return };
-    let facts = connection.facts.known_better(connection.facts.destination, Some(peer.as_str()), true);
-    let connection = Arc::new(Connection { facts, peer: Some(peer), ..connection });
+    let Some(connection) = Arc::into_inner(connection) else {
+        return;
+    };
+    let facts = connection
+        .facts
+        .known_better(connection.facts.destination, Some(peer.as_str()), true);
+    let connection = Arc::new(Connection {
+        facts,
+        peer: Some(peer),
+        ..connection
+    });
     passes(io, Seen::Http2, None, began, connection).await;
 }
 
@@ -233,7 +254,12 @@ async fn as_bytes(io: Io, hop: Option<Box<Opened>>, mut record: Record, connecti
             }
         },
     };
-    let Opened { io: server, lease, backend, transport } = opened;
+    let Opened {
+        io: server,
+        lease,
+        backend,
+        transport,
+    } = opened;
     record.backend(&backend.id);
     record.endpoint(lease.address, lease.identity_label.as_ref(), transport.label());
     carry(io, server, record).await;
@@ -261,7 +287,10 @@ fn failed(mut record: Record, fault: &Fault) {
 pub async fn tunnel(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, connection: Arc<Connection>) {
     let mut record = Record::connection(connection.facts.clone());
     record.protocol(Protocol::Opaque);
-    let authority = request.uri().authority().and_then(|authority| authority.as_str().parse::<SocketAddr>().ok());
+    let authority = request
+        .uri()
+        .authority()
+        .and_then(|authority| authority.as_str().parse::<SocketAddr>().ok());
     if authority != Some(connection.facts.destination) {
         let fault = Fault::new(Reason::ForeignAuthority);
         refuse(&mut respond, &fault);
@@ -279,7 +308,12 @@ pub async fn tunnel(request: Request<RecvStream>, mut respond: SendResponse<Byte
             return failed(record, &fault);
         }
     };
-    let Opened { io: server, lease, backend, transport } = opened;
+    let Opened {
+        io: server,
+        lease,
+        backend,
+        transport,
+    } = opened;
     record.backend(&backend.id);
     record.endpoint(lease.address, None, transport.label());
     // An error here means that the stream is gone, and then there is nobody to tell.
@@ -317,10 +351,21 @@ async fn from_itself(io: Io, shared: Arc<Shared>, address: SocketAddr) {
     }
     let peer = shared.config.identity();
     let client: IpAddr = address.ip();
-    let facts = Facts::new(shared.inbound.direction, (client, 0).into(), address, Some(peer.as_str()), true);
+    let facts = Facts::new(
+        shared.inbound.direction,
+        (client, 0).into(),
+        address,
+        Some(peer.as_str()),
+        true,
+    );
     let followed = shared.tables.follow(shared.inbound.looks_up, address).await;
     let closed = shared.inbound_drain.clone();
-    let connection = Arc::new(Connection { facts, peer: Some(peer), followed, shared });
+    let connection = Arc::new(Connection {
+        facts,
+        peer: Some(peer),
+        followed,
+        shared,
+    });
     tokio::select! {
         () = passes(io, Seen::Http2, None, Instant::now(), connection) => {}
         () = closed.closed() => {}

@@ -159,7 +159,10 @@ mod tests {
     async fn t57_the_beginning_of_a_hello_is_never_passed_on() {
         let (mut client, mut io) = Io::pair(1024);
         client.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).await.unwrap();
-        assert_eq!(first_bytes(&mut io, limits::SILENCE).await.unwrap_err().reason, Reason::DetectTimeout);
+        assert_eq!(
+            first_bytes(&mut io, limits::SILENCE).await.unwrap_err().reason,
+            Reason::DetectTimeout
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,11 @@
 
 pub mod channel;
 
-use std::{net::{IpAddr, SocketAddr}, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -57,9 +61,16 @@ async fn follow(
     told: &mut bool,
 ) -> anyhow::Result<()> {
     let mut credentials_changes = shared.credentials.changes();
-    let credentials = shared.valid_credentials().ok_or_else(|| anyhow::anyhow!("the certificate has expired"))?;
+    let credentials = shared
+        .valid_credentials()
+        .ok_or_else(|| anyhow::anyhow!("the certificate has expired"))?;
     let expected = shared.config.controller(names::ROUTES_SERVICE_ACCOUNT);
-    let channel = channel::connect(&shared.config.discovery_address, credentials.discovery_client(&expected)).await.map_err(chain)?;
+    let channel = channel::connect(
+        &shared.config.discovery_address,
+        credentials.discovery_client(&expected),
+    )
+    .await
+    .map_err(chain)?;
     let mut client = DiscoveryClient::new(channel).max_decoding_message_size(ANSWER);
     let (requests, sent) = mpsc::unbounded_channel();
     // What was asked before is among what is held.
@@ -100,22 +111,38 @@ fn address(address: SocketAddr) -> rpc::Address {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     };
-    rpc::Address { ip, port: address.port().into() }
+    rpc::Address {
+        ip,
+        port: address.port().into(),
+    }
 }
 
 fn destination(of: SocketAddr) -> rpc::Name {
-    rpc::Name { kind: Some(Kind::Destination(address(of))) }
+    rpc::Name {
+        kind: Some(Kind::Destination(address(of))),
+    }
 }
 
 /// The pod itself, and every destination that is held, with its version.
 fn beginning(shared: &Shared) -> Vec<rpc::FollowRequest> {
     let own = shared.config.pod_ips.first().map(|ip| rpc::Wanted {
-        name: Some(rpc::Name { kind: Some(Kind::Workload(address((*ip, 0).into()))) }),
+        name: Some(rpc::Name {
+            kind: Some(Kind::Workload(address((*ip, 0).into()))),
+        }),
         version: String::new(),
     });
-    let held = shared.tables.held().into_iter().map(|(of, version)| rpc::Wanted { name: Some(destination(of)), version });
+    let held = shared.tables.held().into_iter().map(|(of, version)| rpc::Wanted {
+        name: Some(destination(of)),
+        version,
+    });
     let wanted: Vec<_> = own.into_iter().chain(held).collect();
-    wanted.chunks(BATCH).map(|chunk| rpc::FollowRequest { follow: chunk.to_vec(), forget: Vec::new() }).collect()
+    wanted
+        .chunks(BATCH)
+        .map(|chunk| rpc::FollowRequest {
+            follow: chunk.to_vec(),
+            forget: Vec::new(),
+        })
+        .collect()
 }
 
 /// This ask and those that wait behind it, in one message. Per name their order decides, so a name is in it once.
@@ -131,7 +158,10 @@ fn batch(first: Ask, asks: &mut mpsc::UnboundedReceiver<Ask>) -> rpc::FollowRequ
     let mut request = rpc::FollowRequest::default();
     for (of, ask) in latest {
         match ask {
-            Ask::Follow(_) => request.follow.push(rpc::Wanted { name: Some(destination(of)), version: String::new() }),
+            Ask::Follow(_) => request.follow.push(rpc::Wanted {
+                name: Some(destination(of)),
+                version: String::new(),
+            }),
             Ask::Forget(_) => request.forget.push(destination(of)),
         }
     }
@@ -144,7 +174,9 @@ fn indexed(ask: Ask) -> Vec<(SocketAddr, Ask)> {
 }
 
 fn apply(shared: &Shared, change: rpc::Change) {
-    let Some(kind) = change.name.and_then(|name| name.kind) else { return };
+    let Some(kind) = change.name.and_then(|name| name.kind) else {
+        return;
+    };
     match (kind, change.content) {
         (Kind::Destination(of), Some(Content::Destination(content))) => match of.socket_addr() {
             Ok(of) => shared.tables.answer(of, &change.version, content),
@@ -158,8 +190,14 @@ fn apply(shared: &Shared, change: rpc::Change) {
 }
 
 fn apply_workload(shared: &Shared, workload: rpc::Workload) {
-    let protocols = workload.protocols.iter().filter_map(|of| Some((u16::try_from(of.port).ok()?, of.protocol())));
-    let known = Workload { strict_mtls: workload.strict_mtls, protocols: protocols.collect() };
+    let protocols = workload
+        .protocols
+        .iter()
+        .filter_map(|of| Some((u16::try_from(of.port).ok()?, of.protocol())));
+    let known = Workload {
+        strict_mtls: workload.strict_mtls,
+        protocols: protocols.collect(),
+    };
     shared.tables.set_workload(known);
     if workload.terminating {
         shared.inbound_drain.drain();
@@ -174,7 +212,12 @@ mod tests {
     fn asks_that_wait_go_together_and_the_latest_of_a_name_counts() {
         let (send, mut asks) = mpsc::unbounded_channel();
         let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
-        for ask in [Ask::Follow(at(2)), Ask::Forget(at(1)), Ask::Forget(at(2)), Ask::Follow(at(1))] {
+        for ask in [
+            Ask::Follow(at(2)),
+            Ask::Forget(at(1)),
+            Ask::Forget(at(2)),
+            Ask::Follow(at(1)),
+        ] {
             send.send(ask).unwrap();
         }
         let request = batch(Ask::Follow(at(3)), &mut asks);

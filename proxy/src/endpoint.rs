@@ -46,7 +46,10 @@ impl Lease {
     /// Takes a place at an endpoint.
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.load.begin();
-        Self { endpoint, since: Instant::now() }
+        Self {
+            endpoint,
+            since: Instant::now(),
+        }
     }
 
     /// The endpoint has answered: what it took counts for the next choice.
@@ -75,5 +78,7 @@ impl Drop for Lease {
 
 /// Chooses one of a backend's endpoints, and none of those that were tried before.
 pub fn choose(backend: &Arc<Backend>, avoid: &[SocketAddr]) -> Result<Lease, Fault> {
-    balance::pick(backend, avoid).map(|endpoint| Lease::new(endpoint.clone())).ok_or_else(|| Fault::new(Reason::NoEndpoint))
+    balance::pick(backend, avoid)
+        .map(|endpoint| Lease::new(endpoint.clone()))
+        .ok_or_else(|| Fault::new(Reason::NoEndpoint))
 }

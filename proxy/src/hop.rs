@@ -110,7 +110,14 @@ pub async fn open_any(connection: &Connection) -> Result<Opened, Fault> {
         };
         let transport = transport(&lease, connection);
         match open(&lease, transport, &connection.shared).await {
-            Ok(io) => return Ok(Opened { io, lease, backend: backend.clone(), transport }),
+            Ok(io) => {
+                return Ok(Opened {
+                    io,
+                    lease,
+                    backend: backend.clone(),
+                    transport,
+                });
+            }
             Err(fault) if fault.may_replay() => {
                 tried.push(lease.address);
                 last = Some(fault);

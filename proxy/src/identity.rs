@@ -60,19 +60,31 @@ fn until_renewal(not_before: SystemTime, not_after: SystemTime, now: SystemTime)
 async fn certify(shared: &Shared) -> anyhow::Result<Credentials> {
     let config = &shared.config;
     let token_file = &config.token_file;
-    let token = tokio::fs::read_to_string(token_file)
-        .await
-        .with_context(|| format!("the token cannot be read from {} ({})", token_file.display(), names::env::TOKEN_FILE))?;
+    let token = tokio::fs::read_to_string(token_file).await.with_context(|| {
+        format!(
+            "the token cannot be read from {} ({})",
+            token_file.display(),
+            names::env::TOKEN_FILE
+        )
+    })?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("no key can be made")?;
     let mut request = CertificateParams::default();
     // The issuer takes the public key and nothing else.
     request.distinguished_name = DistinguishedName::new();
-    let csr = request.serialize_request(&key).context("no certificate request can be made")?;
+    let csr = request
+        .serialize_request(&key)
+        .context("no certificate request can be made")?;
 
-    let bundle = shared.credentials.current().map_or_else(|| config.trust_bundle.clone(), |now| now.bundle().clone());
+    let bundle = shared
+        .credentials
+        .current()
+        .map_or_else(|| config.trust_bundle.clone(), |now| now.bundle().clone());
     let expected = config.controller(names::IDENTITY_SERVICE_ACCOUNT);
     let channel = channel::connect(&config.identity_address, tls::identity_client(&bundle, &expected)).await?;
-    let request = CertifyRequest { token: token.trim().to_owned(), csr: csr.der().to_vec() };
+    let request = CertifyRequest {
+        token: token.trim().to_owned(),
+        csr: csr.der().to_vec(),
+    };
     let answer = IdentityClient::new(channel).certify(request).await?.into_inner();
     credentials(answer, key, bundle, shared)
 }
@@ -84,8 +96,15 @@ fn credentials(answer: CertifyResponse, key: KeyPair, bundle: Bundle, shared: &S
     let chain = answer.chain.into_iter().map(|der| der.to_vec().into()).collect();
     let credentials = Credentials::new(chain, tls::pkcs8(key.serialize_der()), bundle)?;
     let expected = shared.config.identity();
-    anyhow::ensure!(*credentials.id() == expected, "the certificate is of {}, expected was {expected}", credentials.id());
-    anyhow::ensure!(!credentials.expired(SystemTime::now()), "the certificate that came has expired already");
+    anyhow::ensure!(
+        *credentials.id() == expected,
+        "the certificate is of {}, expected was {expected}",
+        credentials.id()
+    );
+    anyhow::ensure!(
+        !credentials.expired(SystemTime::now()),
+        "the certificate that came has expired already"
+    );
     Ok(credentials)
 }
 
@@ -99,6 +118,9 @@ mod tests {
         let day = Duration::from_secs(24 * 3600);
         let renewal = until_renewal(now - Duration::from_secs(60), now + day, now);
         assert!(renewal <= day / 2 && renewal >= day * 2 / 5, "{renewal:?}");
-        assert_eq!(until_renewal(now - day, now - Duration::from_secs(1), now), Duration::ZERO);
+        assert_eq!(
+            until_renewal(now - day, now - Duration::from_secs(1), now),
+            Duration::ZERO
+        );
     }
 }

@@ -50,23 +50,35 @@ thread_local! {
 impl Io {
     /// A TCP connection.
     pub fn socket(stream: TcpStream) -> Self {
-        Self { ahead: Bytes::new(), stream: Stream::Socket(stream) }
+        Self {
+            ahead: Bytes::new(),
+            stream: Stream::Socket(stream),
+        }
     }
 
     /// TLS that weft ends, or begins.
     pub fn tls(stream: impl Into<TlsStream<Io>>) -> Self {
-        Self { ahead: Bytes::new(), stream: Stream::Tls(Box::new(stream.into())) }
+        Self {
+            ahead: Bytes::new(),
+            stream: Stream::Tls(Box::new(stream.into())),
+        }
     }
 
     /// A CONNECT stream of an HTTP/2 connection.
     pub fn tunnel(tunnel: Tunnel) -> Self {
-        Self { ahead: Bytes::new(), stream: Stream::Tunnel(Box::new(tunnel)) }
+        Self {
+            ahead: Bytes::new(),
+            stream: Stream::Tunnel(Box::new(tunnel)),
+        }
     }
 
     /// Two ends of a stream inside of this process, holding at most `capacity` bytes in each direction.
     pub fn pair(capacity: usize) -> (Self, Self) {
         let (a, b) = pipe::Pipe::pair(capacity);
-        let of = |pipe| Self { ahead: Bytes::new(), stream: Stream::Pipe(Box::new(pipe)) };
+        let of = |pipe| Self {
+            ahead: Bytes::new(),
+            stream: Stream::Pipe(Box::new(pipe)),
+        };
         (of(a), of(b))
     }
 
@@ -76,7 +88,10 @@ impl Io {
             Stream::Socket(socket) => Stream::Bulk(socket),
             other => other,
         };
-        Self { ahead: self.ahead, stream }
+        Self {
+            ahead: self.ahead,
+            stream,
+        }
     }
 
     /// Puts bytes in front of everything that was not read yet.
@@ -273,7 +288,10 @@ mod tests {
     async fn t13_a_reset_is_not_an_end() {
         let (mut near, far) = Io::pair(64);
         far.reset();
-        assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            near.read(&mut [0; 8]).await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset
+        );
         let (mut near, far) = Io::pair(64);
         drop(far);
         assert_eq!(near.read(&mut [0; 8]).await.unwrap(), 0);
@@ -286,7 +304,10 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         Io::socket(server).reset();
         let mut client = Io::socket(client);
-        assert_eq!(client.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            client.read(&mut [0; 8]).await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset
+        );
     }
 
     #[test]

@@ -49,6 +49,11 @@ fn sidecar() -> anyhow::Result<()> {
 
 fn drain() -> anyhow::Result<()> {
     let socket = std::env::var_os(env::ADMIN_SOCKET).unwrap_or_else(|| container::ADMIN_SOCKET.into());
-    admin::ask_to_drain(socket.as_ref())
-        .map_err(|error| anyhow::anyhow!("no proxy hears at {} ({}): {error}", socket.display(), env::ADMIN_SOCKET))
+    admin::ask_to_drain(socket.as_ref()).map_err(|error| {
+        anyhow::anyhow!(
+            "no proxy hears at {} ({}): {error}",
+            socket.display(),
+            env::ADMIN_SOCKET
+        )
+    })
 }

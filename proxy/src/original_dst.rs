@@ -25,7 +25,11 @@ pub fn read(stream: &TcpStream, role: &Role, own: &[IpAddr]) -> Result<SocketAdd
         SocketAddr::V6(_) => SockRef::from(stream).original_dst_v6(),
     };
     let original = match original {
-        Ok(address) => canonical(address.as_socket().ok_or_else(|| Fault::new(Reason::NoOriginalDestination))?),
+        Ok(address) => canonical(
+            address
+                .as_socket()
+                .ok_or_else(|| Fault::new(Reason::NoOriginalDestination))?,
+        ),
         // No entry in the connection tracking: nothing has redirected this connection.
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => local,
         Err(error) => return Err(gone(error)),
@@ -53,8 +57,13 @@ fn check(original: SocketAddr, local: SocketAddr, role: &Role, own: &[IpAddr]) -
     }
     let is_own = own.contains(&original.ip());
     match role.takes {
-        Takes::OwnPod if !is_own => refused(Reason::NoOriginalDestination, "the original destination is not this pod"),
-        Takes::OwnPod if is_reserved(original.port()) => refused(Reason::Loop, "the original destination is weft's own port"),
+        Takes::OwnPod if !is_own => refused(
+            Reason::NoOriginalDestination,
+            "the original destination is not this pod",
+        ),
+        Takes::OwnPod if is_reserved(original.port()) => {
+            refused(Reason::Loop, "the original destination is weft's own port")
+        }
         Takes::Redirected if original.ip().is_loopback() || original.ip().is_unspecified() => {
             refused(Reason::Loop, "the original destination is loopback")
         }
@@ -83,7 +92,11 @@ mod tests {
     #[case::t32_loopback("127.0.0.1:80", "10.0.0.7:15006", Some(Reason::NoOriginalDestination))]
     #[case::t30_outbound_port("10.0.0.7:15001", "10.0.0.7:15006", Some(Reason::Loop))]
     #[case::t30_metrics_port("10.0.0.7:15020", "10.0.0.7:15006", Some(Reason::Loop))]
-    fn inbound_takes_what_was_redirected_to_its_pod(#[case] original: &str, #[case] local: &str, #[case] refused: Option<Reason>) {
+    fn inbound_takes_what_was_redirected_to_its_pod(
+        #[case] original: &str,
+        #[case] local: &str,
+        #[case] refused: Option<Reason>,
+    ) {
         decides(&inbound::role(), original, local, refused);
     }
 
@@ -96,7 +109,11 @@ mod tests {
     #[case::t31_direct_v6("[::1]:15001", "[::1]:15001", Some(Reason::NoOriginalDestination))]
     #[case::t30_own_inbound("10.0.0.7:15006", "127.0.0.1:15001", Some(Reason::Loop))]
     #[case::t30_loopback("127.0.0.2:80", "127.0.0.1:15001", Some(Reason::Loop))]
-    fn outbound_takes_what_was_redirected_and_leads_elsewhere(#[case] original: &str, #[case] local: &str, #[case] refused: Option<Reason>) {
+    fn outbound_takes_what_was_redirected_and_leads_elsewhere(
+        #[case] original: &str,
+        #[case] local: &str,
+        #[case] refused: Option<Reason>,
+    ) {
         decides(&outbound::role(), original, local, refused);
     }
 
@@ -112,7 +129,10 @@ mod tests {
 
     #[test]
     fn an_ipv4_address_stays_one_on_a_socket_of_both_families() {
-        assert_eq!(canonical("[::ffff:10.0.0.7]:80".parse().unwrap()), "10.0.0.7:80".parse().unwrap());
+        assert_eq!(
+            canonical("[::ffff:10.0.0.7]:80".parse().unwrap()),
+            "10.0.0.7:80".parse().unwrap()
+        );
     }
 
     #[tokio::test]

@@ -7,7 +7,6 @@ pub mod outbound;
 
 use std::net::SocketAddr;
 
-
 /// Which way a connection goes, seen from the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {

@@ -12,13 +12,24 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::{Relaxed, SeqCst}},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::{sync::{Notify, mpsc}, time::Instant};
-use weft_proto::{limits, names::port, rpc::discovery::{self as rpc, Protocol}, skip::Cidrs};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use weft_proto::{
+    limits,
+    names::port,
+    rpc::discovery::{self as rpc, Protocol},
+    skip::Cidrs,
+};
 
 pub use destination::{Backend, Destination};
 
@@ -74,7 +85,9 @@ impl Followed {
 
     /// Its server spoke first.
     pub fn spoke_first(&self) {
-        self.0.speaks_first.store(seconds() + limits::OPAQUE_MEMORY_TIME.as_secs(), Relaxed);
+        self.0
+            .speaks_first
+            .store(seconds() + limits::OPAQUE_MEMORY_TIME.as_secs(), Relaxed);
     }
 
     /// A place among the dials for silent clients of this destination; `None`: there are too many.
@@ -144,7 +157,14 @@ impl Tables {
     pub fn new(cluster: Cidrs, own: Vec<IpAddr>, asks: mpsc::UnboundedSender<Ask>) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let id = IDS.fetch_add(1, Relaxed);
-        Self { id, shared: Mutex::default(), asks, cluster, own, workload: ArcSwap::default() }
+        Self {
+            id,
+            shared: Mutex::default(),
+            asks,
+            cluster,
+            own,
+            workload: ArcSwap::default(),
+        }
     }
 
     /// What is known of the pod itself.
@@ -160,7 +180,9 @@ impl Tables {
     /// Follows a destination. Waits for the controller's first word of it, for a bounded time; what holds without an
     /// answer is decided here: unknown inside of the cluster's ranges, passed outside of them.
     pub async fn follow(&self, looks_up: LooksUp, address: SocketAddr) -> Followed {
-        let followed = self.known((looks_up, address)).unwrap_or_else(|| self.meet((looks_up, address)));
+        let followed = self
+            .known((looks_up, address))
+            .unwrap_or_else(|| self.meet((looks_up, address)));
         if followed.0.current.load().is_some() {
             return followed;
         }
@@ -213,7 +235,10 @@ impl Tables {
         };
         KNOWN.with_borrow_mut(|known| {
             if known.of != self.id {
-                *known = Known { of: self.id, ..Known::default() };
+                *known = Known {
+                    of: self.id,
+                    ..Known::default()
+                };
             }
             if known.map.len() >= known.purge_at {
                 known.map.retain(|_, entry| !entry.forgotten.load(SeqCst));
@@ -256,16 +281,28 @@ impl Tables {
     fn own_port(&self, address: SocketAddr, before: Option<&Destination>) -> Destination {
         let workload = self.workload.load();
         let declared = workload.protocols.iter().find(|(port, _)| *port == address.port());
-        Destination::own(address, declared.map_or(Protocol::Detect, |(_, protocol)| *protocol), before)
+        Destination::own(
+            address,
+            declared.map_or(Protocol::Detect, |(_, protocol)| *protocol),
+            before,
+        )
     }
 
     /// Takes over what the controller says of a destination. What nobody follows any more is ignored.
     pub fn answer(&self, address: SocketAddr, version: &str, content: rpc::Destination) {
-        let Some(entry) = self.shared().get(&(LooksUp::Controller, address)).cloned() else { return };
+        let Some(entry) = self.shared().get(&(LooksUp::Controller, address)).cloned() else {
+            return;
+        };
         let before = entry.current.load();
         let inside = self.cluster.is_empty() || self.cluster.contains(address.ip());
-        let (destination, mistakes) =
-            Destination::from_rpc(address, version, content, before.as_deref(), &|ip| self.is_own(ip), inside);
+        let (destination, mistakes) = Destination::from_rpc(
+            address,
+            version,
+            content,
+            before.as_deref(),
+            &|ip| self.is_own(ip),
+            inside,
+        );
         for mistake in mistakes {
             tracing::warn!(destination = %address, mistake, "the controller's answer cannot be used in full");
         }
@@ -276,10 +313,16 @@ impl Tables {
     /// What is followed at the controller, with the versions that are held: what a new stream begins with.
     pub fn held(&self) -> Vec<(SocketAddr, String)> {
         let shared = self.shared();
-        let followed = shared.values().filter(|entry| entry.key.0 == LooksUp::Controller && self.is_cluster(entry.key.1.ip()));
+        let followed = shared
+            .values()
+            .filter(|entry| entry.key.0 == LooksUp::Controller && self.is_cluster(entry.key.1.ip()));
         followed
             .map(|entry| {
-                let version = entry.current.load().as_ref().map_or_else(String::new, |current| current.version.clone());
+                let version = entry
+                    .current
+                    .load()
+                    .as_ref()
+                    .map_or_else(String::new, |current| current.version.clone());
                 (entry.key.1, version)
             })
             .collect()
@@ -290,7 +333,14 @@ impl Tables {
         let shared = self.shared();
         let mut all: Vec<_> = shared
             .values()
-            .map(|entry| (entry.key.1, entry.key.0, entry.users.load(Relaxed), entry.current.load_full()))
+            .map(|entry| {
+                (
+                    entry.key.1,
+                    entry.key.0,
+                    entry.users.load(Relaxed),
+                    entry.current.load_full(),
+                )
+            })
             .collect();
         all.sort_by_key(|(address, ..)| *address);
         all
@@ -299,10 +349,17 @@ impl Tables {
     /// Takes over what the controller says of the pod itself.
     pub fn set_workload(&self, workload: Workload) {
         self.workload.store(Arc::new(workload));
-        let own: Vec<_> = self.shared().values().filter(|entry| entry.key.0 == LooksUp::Itself).cloned().collect();
+        let own: Vec<_> = self
+            .shared()
+            .values()
+            .filter(|entry| entry.key.0 == LooksUp::Itself)
+            .cloned()
+            .collect();
         for entry in own {
             let before = entry.current.load();
-            entry.current.store(Some(Arc::new(self.own_port(entry.key.1, before.as_deref()))));
+            entry
+                .current
+                .store(Some(Arc::new(self.own_port(entry.key.1, before.as_deref()))));
         }
     }
 

@@ -17,7 +17,9 @@ use crate::{
 
 /// Ends the mesh's TLS, for a bounded time; also who the client is.
 pub async fn mesh(io: Io, shared: &Arc<Shared>) -> Result<(Io, Id), Fault> {
-    let Some(credentials) = shared.valid_credentials() else { return Err(Fault::new(Reason::NoCertificate)) };
+    let Some(credentials) = shared.valid_credentials() else {
+        return Err(Fault::new(Reason::NoCertificate));
+    };
     if let Some(socket) = io.as_socket() {
         tcp::prepare_mesh(socket);
     }

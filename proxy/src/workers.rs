@@ -41,7 +41,10 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
     shared.listening.store(true, Ordering::Release);
     tracing::info!(identity = %config.identity(), workers = config.workers, "weft-proxy runs");
 
-    let control = runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let control = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
     control.block_on(async {
         let mut stop = Termination::new().context("no signal handlers")?;
         task::spawn_forever("identity", identity::run(shared.clone()));
@@ -90,7 +93,8 @@ fn start_access_log(to: &AccessLog) -> anyhow::Result<()> {
 /// As many descriptors as the container may have: each connection takes two.
 fn raise_descriptors() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
     if let Err(error) = raised {
         tracing::debug!(%error, "the number of descriptors stays as it is");
     }

@@ -65,11 +65,24 @@ pub async fn watch<'a>(
     opening: Option<Opening<'a>>,
     for_weft: fn(&Seen) -> bool,
 ) -> Result<Broken, Fault> {
-    let patience = if opening.is_some() { limits::TUNNEL_IDLE } else { limits::CLIENT_IDLE };
+    let patience = if opening.is_some() {
+        limits::TUNNEL_IDLE
+    } else {
+        limits::CLIENT_IDLE
+    };
     let (said, held) = (BytesMut::new(), BytesMut::new());
     let patience = Box::pin(sleep(patience));
-    let mut silence =
-        Silence { client, said, certain_by: None, opening, hop: None, held, decided: None, for_weft, patience };
+    let mut silence = Silence {
+        client,
+        said,
+        certain_by: None,
+        opening,
+        hop: None,
+        held,
+        decided: None,
+        for_weft,
+        patience,
+    };
     let broken = poll_fn(|cx| silence.poll(cx)).await;
     let Silence { client, said, .. } = silence;
     client.unread(said.freeze());
@@ -109,13 +122,20 @@ impl Silence<'_> {
                 return Poll::Ready(server.map(|server_spoke| self.opaque(Seen::Opaque, server_spoke)));
             }
         }
-        self.patience.as_mut().poll(cx).map(|()| Err(Fault::new(Reason::DetectTimeout)))
+        self.patience
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(Fault::new(Reason::DetectTimeout)))
     }
 
     fn opaque(&mut self, seen: Seen, server_spoke: bool) -> Broken {
         let mut hop = self.hop.take().expect("asked only when it is there");
         hop.io.unread(std::mem::take(&mut self.held).freeze());
-        Broken::Opaque { hop, seen, server_spoke }
+        Broken::Opaque {
+            hop,
+            seen,
+            server_spoke,
+        }
     }
 
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<Seen, Fault>> {
@@ -132,7 +152,8 @@ impl Silence<'_> {
             if self.said.len() > limits::CLIENT_HELLO + 5 {
                 return Poll::Ready(Err(Fault::new(Reason::BadHello)));
             }
-            self.certain_by.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limits::HANDSHAKE_TIME)));
+            self.certain_by
+                .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limits::HANDSHAKE_TIME)));
         }
         match &mut self.certain_by {
             Some(timer) => timer.as_mut().poll(cx).map(|()| verdict_without_more(&self.said)),

@@ -63,7 +63,10 @@ pub struct BackOff {
 impl BackOff {
     /// Starts short.
     pub fn new(most: Duration) -> Self {
-        Self { next: Duration::from_millis(100), most }
+        Self {
+            next: Duration::from_millis(100),
+            most,
+        }
     }
 
     /// How long to wait now: between half and all of the step.
@@ -94,7 +97,11 @@ mod tests {
         let mut back_off = BackOff::new(Duration::from_secs(10));
         let steps: Vec<_> = (0..20).map(|_| back_off.step()).collect();
         assert!(steps[0] <= Duration::from_millis(100) && steps[0] >= Duration::from_millis(50));
-        assert!(steps[10..].iter().all(|step| (Duration::from_secs(5)..=Duration::from_secs(10)).contains(step)));
+        assert!(
+            steps[10..]
+                .iter()
+                .all(|step| (Duration::from_secs(5)..=Duration::from_secs(10)).contains(step))
+        );
         assert!(steps[10..].iter().any(|step| *step != steps[10]));
     }
 }

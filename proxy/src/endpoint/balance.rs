@@ -74,7 +74,11 @@ impl Load {
         let before = self.decayed(now);
         // A peak counts in full at once; a better answer counts for an eighth. Two threads at a time lose one of two
         // answers, which does no harm.
-        let after = if took > before { took } else { before + (took - before) / 8.0 };
+        let after = if took > before {
+            took
+        } else {
+            before + (took - before) / 8.0
+        };
         self.nanos.store(after as u64, Relaxed);
         self.touched.store(now, Relaxed);
         self.reached();
@@ -101,7 +105,9 @@ impl Load {
     }
 
     fn cost(&self, now: u64) -> u64 {
-        (self.decayed(now) as u64).max(FLOOR_NANOS).saturating_mul(u64::from(self.in_flight()) + 1)
+        (self.decayed(now) as u64)
+            .max(FLOOR_NANOS)
+            .saturating_mul(u64::from(self.in_flight()) + 1)
     }
 }
 
@@ -148,7 +154,14 @@ fn among<'a>(
         (true, true) => {
             let (cost_a, cost_b) = (a.load.cost(now), b.load.cost(now));
             // `a` was taken at random, so it is a fair choice between equals.
-            Some(if cost_b.saturating_mul(ALIKE) < cost_a || (cost_b < cost_a && b.load.in_flight() < a.load.in_flight()) { b } else { a })
+            Some(
+                if cost_b.saturating_mul(ALIKE) < cost_a || (cost_b < cost_a && b.load.in_flight() < a.load.in_flight())
+                {
+                    b
+                } else {
+                    a
+                },
+            )
         }
         (true, false) => Some(a),
         (false, true) => Some(b),
@@ -170,7 +183,12 @@ mod tests {
             Arc::new(endpoint)
         };
         let endpoints = (0..live + terminating).map(endpoint).collect();
-        Arc::new(Backend { id: "shop/cart:80".into(), protocol: Protocol::Detect, endpoints, live })
+        Arc::new(Backend {
+            id: "shop/cart:80".into(),
+            protocol: Protocol::Detect,
+            endpoints,
+            live,
+        })
     }
 
     fn counts(backend: &Arc<Backend>, picks: usize, each: impl Fn(&Endpoint)) -> Vec<usize> {
@@ -178,7 +196,11 @@ mod tests {
         for _ in 0..picks {
             let lease = Lease::new(pick(backend, &[]).unwrap().clone());
             each(&lease);
-            let position = backend.endpoints.iter().position(|one| Arc::ptr_eq(one, &lease)).unwrap();
+            let position = backend
+                .endpoints
+                .iter()
+                .position(|one| Arc::ptr_eq(one, &lease))
+                .unwrap();
             counts[position] += 1;
         }
         counts

@@ -11,17 +11,25 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-use bytes::Bytes;
 use ::h2::client::SendRequest;
+use bytes::Bytes;
 use tokio::sync::watch;
 use weft_proto::limits;
 use weft_service::spiffe::Id;
 
 use super::Transport;
-use crate::{app::Shared, endpoint::Endpoint, fault::{Fault, Reason}, metrics};
+use crate::{
+    app::Shared,
+    endpoint::Endpoint,
+    fault::{Fault, Reason},
+    metrics,
+};
 
 pub use settings::{client_builder, server_builder};
 
@@ -66,8 +74,14 @@ struct Counts {
 #[derive(Clone)]
 enum State {
     Connecting,
-    Ready { send: SendRequest<Bytes>, extended_connect: bool },
-    Failed { reason: Reason, why: Arc<str> },
+    Ready {
+        send: SendRequest<Bytes>,
+        extended_connect: bool,
+    },
+    Failed {
+        reason: Reason,
+        why: Arc<str>,
+    },
 }
 
 /// A place on a connection to an endpoint, for one stream. Held for as long as the stream lives.
@@ -128,9 +142,17 @@ pub(super) async fn acquire(
     purpose: Purpose,
     shared: &Arc<Shared>,
 ) -> Result<H2Hop, Fault> {
-    let identity = (transport == Transport::Mesh).then(|| endpoint.identity.clone()).flatten();
+    let identity = (transport == Transport::Mesh)
+        .then(|| endpoint.identity.clone())
+        .flatten();
     let shared_as_number = Arc::as_ptr(shared) as usize;
-    let key = Key { address: endpoint.address, identity, transport, purpose, shared: shared_as_number };
+    let key = Key {
+        address: endpoint.address,
+        identity,
+        transport,
+        purpose,
+        shared: shared_as_number,
+    };
     // A connection that turns out to be ending has taken nothing, so another is tried; the second one is new.
     for _ in 0..limits::ATTEMPTS {
         let place = Place::take(&link(&key, endpoint, shared)?);
@@ -139,11 +161,20 @@ pub(super) async fn acquire(
         let state = match state.wait_for(|state| !matches!(state, State::Connecting)).await {
             Ok(state) => state.clone(),
             // Its task is gone without a word.
-            Err(_) => State::Failed { reason: Reason::Internal, why: "the connection's task ended".into() },
+            Err(_) => State::Failed {
+                reason: Reason::Internal,
+                why: "the connection's task ended".into(),
+            },
         };
         match state {
             State::Ready { send, extended_connect } => match send.ready().await {
-                Ok(send) => return Ok(H2Hop { send, extended_connect, place }),
+                Ok(send) => {
+                    return Ok(H2Hop {
+                        send,
+                        extended_connect,
+                        place,
+                    });
+                }
                 Err(_) => forget(&key, link),
             },
             State::Failed { reason, why } => {
@@ -158,7 +189,11 @@ pub(super) async fn acquire(
 
 /// A connection with room, else a new one that is being made.
 fn link(key: &Key, endpoint: &Endpoint, shared: &Arc<Shared>) -> Result<Arc<Link>, Fault> {
-    let credentials = if key.transport == Transport::Mesh { shared.credentials_number() } else { 0 };
+    let credentials = if key.transport == Transport::Mesh {
+        shared.credentials_number()
+    } else {
+        0
+    };
     POOL.with_borrow_mut(|pool| {
         if let Some(links) = pool.get(key) {
             if let Some(link) = links.iter().find(|link| link.has_room(credentials)) {
@@ -175,7 +210,11 @@ fn link(key: &Key, endpoint: &Endpoint, shared: &Arc<Shared>) -> Result<Arc<Link
         links.retain(|link| !link.counts.closed.load(Relaxed) && link.credentials == credentials);
         let (told, state) = watch::channel(State::Connecting);
         let counts = Arc::new(Counts::default());
-        let link = Arc::new(Link { state, counts: counts.clone(), credentials });
+        let link = Arc::new(Link {
+            state,
+            counts: counts.clone(),
+            credentials,
+        });
         links.push(link.clone());
         link::start(link::Start {
             key: key.clone(),

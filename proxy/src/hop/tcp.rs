@@ -21,7 +21,10 @@ pub async fn dial(address: SocketAddr) -> Result<TcpStream, Fault> {
 /// Sets what every connection needs, on either side: no delay of small writes, and an end of peers that are gone.
 pub fn prepare(stream: &TcpStream) {
     let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new().with_time(limits::KEEPALIVE).with_interval(limits::KEEPALIVE / 6).with_retries(3);
+    let keepalive = TcpKeepalive::new()
+        .with_time(limits::KEEPALIVE)
+        .with_interval(limits::KEEPALIVE / 6)
+        .with_retries(3);
     // Each fails only on a socket that is gone already, which the next read tells.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);

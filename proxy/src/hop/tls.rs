@@ -16,8 +16,9 @@ use crate::{
 
 /// Connects to the weft that listens at the endpoint's address. Never falls back to anything else.
 pub async fn connect(address: SocketAddr, expected: &Id, shared: &Arc<Shared>) -> Result<Io, Fault> {
-    let credentials =
-        shared.valid_credentials().ok_or_else(|| Fault::new(Reason::NoCertificate).blaming(Blame::Us).replayable())?;
+    let credentials = shared
+        .valid_credentials()
+        .ok_or_else(|| Fault::new(Reason::NoCertificate).blaming(Blame::Us).replayable())?;
     let stream = tcp::dial(address).await?;
     tcp::prepare_mesh(&stream);
     let connector = TlsConnector::from(credentials.mesh_client(expected));
@@ -32,7 +33,9 @@ pub async fn connect(address: SocketAddr, expected: &Id, shared: &Arc<Shared>) -
 }
 
 fn reason(error: &io::Error) -> Reason {
-    let tls = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
+    let tls = error
+        .get_ref()
+        .and_then(|source| source.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) if other.0.is::<Untrusted>() => {
             Reason::ServerIdentity

@@ -22,7 +22,10 @@ use crate::{
 /// Opens a tunnel to the endpoint.
 pub async fn open(endpoint: &Endpoint, transport: Transport, shared: &Arc<Shared>) -> Result<Io, Fault> {
     let mut hop = pool::acquire(endpoint, transport, pool::Purpose::Tunnels, shared).await?;
-    let (answer, send) = hop.send.send_request(request(endpoint), false).map_err(|error| lost(&hop, error))?;
+    let (answer, send) = hop
+        .send
+        .send_request(request(endpoint), false)
+        .map_err(|error| lost(&hop, error))?;
     let answer = timeout(limits::CONNECT_TIME + limits::HANDSHAKE_TIME, answer)
         .await
         .map_err(|_| Fault::new(Reason::ConnectTimeout))?
@@ -30,7 +33,11 @@ pub async fn open(endpoint: &Endpoint, transport: Transport, shared: &Arc<Shared
     match answer.status() {
         StatusCode::OK => Ok(stream(send, answer.into_body(), hop.place)),
         status => {
-            let text = answer.headers().get(names::http::ERROR).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let text = answer
+                .headers()
+                .get(names::http::ERROR)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
             let reason = match status {
                 StatusCode::SERVICE_UNAVAILABLE => Reason::ConnectRefused,
                 StatusCode::GATEWAY_TIMEOUT => Reason::ConnectTimeout,
@@ -46,8 +53,10 @@ pub async fn open(endpoint: &Endpoint, transport: Transport, shared: &Arc<Shared
 fn request(endpoint: &Endpoint) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
-    *request.uri_mut() =
-        Uri::builder().authority(endpoint.address.to_string()).build().expect("an address and a port are an authority");
+    *request.uri_mut() = Uri::builder()
+        .authority(endpoint.address.to_string())
+        .build()
+        .expect("an address and a port are an authority");
     request
 }
 

@@ -24,8 +24,16 @@ impl Pipe {
         let (a, b) = tokio::io::duplex(capacity);
         let (by_a, by_b) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         (
-            Self { stream: a, reset_by_us: by_a.clone(), reset_by_them: by_b.clone() },
-            Self { stream: b, reset_by_us: by_b, reset_by_them: by_a },
+            Self {
+                stream: a,
+                reset_by_us: by_a.clone(),
+                reset_by_them: by_b.clone(),
+            },
+            Self {
+                stream: b,
+                reset_by_us: by_b,
+                reset_by_them: by_a,
+            },
         )
     }
 

@@ -44,7 +44,15 @@ impl Tunnel {
     /// Joins both halves; `held` is dropped together with them.
     pub fn new(send: SendStream<Bytes>, receive: RecvStream, held: Option<Box<dyn Any + Send>>) -> Self {
         let (waiting, joined) = (VecDeque::new(), BytesMut::new());
-        Self { send, receive, waiting, joined, end: None, ended_by_us: false, _held: held }
+        Self {
+            send,
+            receive,
+            waiting,
+            joined,
+            end: None,
+            ended_by_us: false,
+            _held: held,
+        }
     }
 
     pub(super) fn reset(mut self) {
@@ -151,7 +159,11 @@ impl Tunnel {
     }
 
     /// One frame from several parts.
-    pub(super) fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let wanted: usize = parts.iter().map(|part| part.len()).sum();
         if wanted == 0 {
             return Poll::Ready(Ok(0));

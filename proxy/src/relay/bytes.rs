@@ -50,8 +50,14 @@ struct Buffer {
 
 impl Buffer {
     fn take(size: usize) -> Self {
-        let bytes = POOL.with_borrow_mut(|pool| pool[size].pop()).unwrap_or_else(|| vec![0; SIZES[size]].into_boxed_slice());
-        Self { bytes, start: 0, end: 0 }
+        let bytes = POOL
+            .with_borrow_mut(|pool| pool[size].pop())
+            .unwrap_or_else(|| vec![0; SIZES[size]].into_boxed_slice());
+        Self {
+            bytes,
+            start: 0,
+            end: 0,
+        }
     }
 }
 
@@ -148,12 +154,7 @@ impl Half {
 /// Carries bytes until both sides have ended. `moved` is told of every piece, when it was handed on.
 ///
 /// An error has been passed on to both sides already: a reset as a reset, silence for too long as a reset too.
-pub async fn bytes(
-    client: Io,
-    server: Io,
-    clocks: Clocks,
-    mut moved: impl FnMut(Side, u64),
-) -> Result<(), Fault> {
+pub async fn bytes(client: Io, server: Io, clocks: Clocks, mut moved: impl FnMut(Side, u64)) -> Result<(), Fault> {
     let (mut client, mut server) = (client, server);
     let (mut up, mut down) = (Half::default(), Half::default());
     let mut idle = Idle::start(clocks);
@@ -197,10 +198,14 @@ pub async fn bytes(
             return Poll::Ready(broken.take().map_or(Ok(()), Err));
         }
         // A side that has nothing more to say can still be reset.
-        if up.done && let Poll::Ready(error) = client.poll_reset(cx) {
+        if up.done
+            && let Poll::Ready(error) = client.poll_reset(cx)
+        {
             return Poll::Ready(Err(fault(Side::Client, error)));
         }
-        if down.done && let Poll::Ready(error) = server.poll_reset(cx) {
+        if down.done
+            && let Poll::Ready(error) = server.poll_reset(cx)
+        {
             return Poll::Ready(Err(fault(Side::Server, error)));
         }
         if active {
@@ -253,7 +258,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_byte_restarts_the_idle_clock() {
-        let (mut client, mut server, task) = relay(Clocks { open: MINUTE, half_closed: MINUTE });
+        let (mut client, mut server, task) = relay(Clocks {
+            open: MINUTE,
+            half_closed: MINUTE,
+        });
         for byte in 0..10 {
             sleep(MINUTE - SECOND).await;
             client.write_u8(byte).await.unwrap();
@@ -261,7 +269,10 @@ mod tests {
         }
         let (ended, received, sent) = task.await.unwrap();
         assert_eq!((ended.unwrap_err().reason, received, sent), (Reason::Idle, 10, 0));
-        assert_eq!(server.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            server.read_u8().await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -287,7 +298,8 @@ mod tests {
         server.read_to_end(&mut read).await.unwrap();
         assert_eq!(read, b"question");
         sleep(MINUTE).await;
-        server.write_all(b"a long answer that does not fit into the pipe at once, so that it takes several turns")
+        server
+            .write_all(b"a long answer that does not fit into the pipe at once, so that it takes several turns")
             .await
             .unwrap();
         drop(server);
@@ -303,12 +315,18 @@ mod tests {
     async fn t13_a_reset_crosses_in_either_direction() {
         let (client, mut server, task) = relay(Clocks::default());
         client.reset();
-        assert_eq!(server.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            server.read_u8().await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset
+        );
         assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::ClientGone);
 
         let (mut client, server, task) = relay(Clocks::default());
         server.reset();
-        assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            client.read_u8().await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset
+        );
         assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::ServerReset);
     }
 

@@ -23,7 +23,10 @@ pub struct Clocks {
 
 impl Default for Clocks {
     fn default() -> Self {
-        Self { open: limits::TUNNEL_IDLE, half_closed: limits::HALF_CLOSED }
+        Self {
+            open: limits::TUNNEL_IDLE,
+            half_closed: limits::HALF_CLOSED,
+        }
     }
 }
 
@@ -38,7 +41,12 @@ pub struct Idle {
 impl Idle {
     /// Starts now.
     pub fn start(clocks: Clocks) -> Self {
-        Self { clocks, half_closed: false, last: Instant::now(), timer: Box::pin(sleep(clocks.open)) }
+        Self {
+            clocks,
+            half_closed: false,
+            last: Instant::now(),
+            timer: Box::pin(sleep(clocks.open)),
+        }
     }
 
     /// Something has happened.
@@ -56,7 +64,12 @@ impl Idle {
     }
 
     fn deadline(&self) -> Instant {
-        self.last + if self.half_closed { self.clocks.half_closed } else { self.clocks.open }
+        self.last
+            + if self.half_closed {
+                self.clocks.half_closed
+            } else {
+                self.clocks.open
+            }
     }
 
     /// Ready when nothing has happened for too long.

@@ -10,7 +10,10 @@ use super::{Direction, LooksUp, Role, Takes};
 pub fn role() -> Role {
     Role {
         direction: Direction::Inbound,
-        listeners: vec![(Ipv4Addr::UNSPECIFIED, port::INBOUND).into(), (Ipv6Addr::UNSPECIFIED, port::INBOUND).into()],
+        listeners: vec![
+            (Ipv4Addr::UNSPECIFIED, port::INBOUND).into(),
+            (Ipv6Addr::UNSPECIFIED, port::INBOUND).into(),
+        ],
         takes: Takes::OwnPod,
         ends_mesh_tls: true,
         looks_up: LooksUp::Itself,

@@ -11,7 +11,10 @@ use super::{Direction, LooksUp, Role, Takes};
 pub fn role() -> Role {
     Role {
         direction: Direction::Outbound,
-        listeners: vec![(Ipv4Addr::LOCALHOST, port::OUTBOUND).into(), (Ipv6Addr::LOCALHOST, port::OUTBOUND).into()],
+        listeners: vec![
+            (Ipv4Addr::LOCALHOST, port::OUTBOUND).into(),
+            (Ipv6Addr::LOCALHOST, port::OUTBOUND).into(),
+        ],
         takes: Takes::Redirected,
         ends_mesh_tls: false,
         looks_up: LooksUp::Controller,

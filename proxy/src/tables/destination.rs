@@ -69,7 +69,12 @@ impl Destination {
 
     /// One endpoint, which is the address itself.
     fn one(kind: DestinationKind, id: &str, protocol: Protocol, endpoint: Endpoint) -> Self {
-        let backend = Backend { id: record::intern(id), protocol, endpoints: vec![Arc::new(endpoint)], live: 1 };
+        let backend = Backend {
+            id: record::intern(id),
+            protocol,
+            endpoints: vec![Arc::new(endpoint)],
+            live: 1,
+        };
         Self {
             kind,
             object: "".into(),
@@ -84,12 +89,20 @@ impl Destination {
 
     /// An address outside of the cluster: passed on as it is.
     pub fn outside(address: SocketAddr) -> Self {
-        Self::one(DestinationKind::Outside, "outside", Protocol::Detect, Endpoint::at(address))
+        Self::one(
+            DestinationKind::Outside,
+            "outside",
+            Protocol::Detect,
+            Endpoint::at(address),
+        )
     }
 
     /// A port of the pod that the proxy stands in, seen from its inbound side.
     pub fn own(address: SocketAddr, protocol: Protocol, before: Option<&Self>) -> Self {
-        let mut endpoint = Endpoint { is_self: true, ..Endpoint::at(address) };
+        let mut endpoint = Endpoint {
+            is_self: true,
+            ..Endpoint::at(address)
+        };
         if let Some(before) = before.and_then(|before| before.backends.first()?.endpoints.first()) {
             endpoint.load = before.load.clone();
         }
@@ -101,7 +114,9 @@ impl Destination {
         if let Some(reason) = self.refused {
             return Err(Fault::new(reason));
         }
-        self.default_backend.and_then(|index| self.backend(index)).ok_or_else(|| Fault::new(Reason::NoEndpoint))
+        self.default_backend
+            .and_then(|index| self.backend(index))
+            .ok_or_else(|| Fault::new(Reason::NoEndpoint))
     }
 
     /// The backend that a rule names by this index.
@@ -122,10 +137,22 @@ impl Destination {
         let kind = content.kind();
         match kind {
             DestinationKind::Unknown if inside => {
-                return (Self { version: version.to_owned(), ..Self::refused(Reason::UnknownDestination) }, Vec::new());
+                return (
+                    Self {
+                        version: version.to_owned(),
+                        ..Self::refused(Reason::UnknownDestination)
+                    },
+                    Vec::new(),
+                );
             }
             DestinationKind::Unknown | DestinationKind::Outside => {
-                return (Self { version: version.to_owned(), ..Self::outside(address) }, Vec::new());
+                return (
+                    Self {
+                        version: version.to_owned(),
+                        ..Self::outside(address)
+                    },
+                    Vec::new(),
+                );
             }
             DestinationKind::Service | DestinationKind::Pod => {}
         }
@@ -146,7 +173,10 @@ impl Destination {
             .into_iter()
             .map(|backend| Arc::new(Backend::from_rpc(backend, &loads, is_own, &mut mistakes)))
             .collect();
-        let object = content.object.map(|name| format!("{}/{}", name.namespace, name.name)).unwrap_or_default();
+        let object = content
+            .object
+            .map(|name| format!("{}/{}", name.namespace, name.name))
+            .unwrap_or_default();
         let destination = Self {
             kind,
             object: object.into(),
@@ -166,7 +196,9 @@ type Loads = HashMap<(SocketAddr, Arc<str>), Arc<Load>>;
 fn loads(before: Option<&Destination>) -> Loads {
     let backends = before.map(|before| before.backends.as_slice()).unwrap_or_default();
     let endpoints = backends.iter().flat_map(|backend| &backend.endpoints);
-    endpoints.map(|endpoint| ((endpoint.address, endpoint.pod_uid.clone()), endpoint.load.clone())).collect()
+    endpoints
+        .map(|endpoint| ((endpoint.address, endpoint.pod_uid.clone()), endpoint.load.clone()))
+        .collect()
 }
 
 impl Backend {
@@ -186,7 +218,12 @@ impl Backend {
         }
         endpoints.sort_by_key(|endpoint| endpoint.terminating);
         let live = endpoints.iter().take_while(|endpoint| !endpoint.terminating).count();
-        Self { id: backend.id.into(), protocol, endpoints, live }
+        Self {
+            id: backend.id.into(),
+            protocol,
+            endpoints,
+            live,
+        }
     }
 }
 
@@ -206,16 +243,27 @@ impl Endpoint {
     }
 
     fn from_rpc(endpoint: rpc::Endpoint, loads: &Loads, is_own: &dyn Fn(IpAddr) -> bool) -> Result<Self, String> {
-        let address = endpoint.address.ok_or("no address")?.socket_addr().map_err(|wrong| wrong.to_string())?;
+        let address = endpoint
+            .address
+            .ok_or("no address")?
+            .socket_addr()
+            .map_err(|wrong| wrong.to_string())?;
         // An identity that cannot be read must never become a plaintext hop: such an endpoint is left out.
         let identity: Option<Id> = match endpoint.identity.as_str() {
             "" => None,
-            text => Some(text.parse().map_err(|bad: weft_service::spiffe::BadId| bad.to_string())?),
+            text => Some(
+                text.parse()
+                    .map_err(|bad: weft_service::spiffe::BadId| bad.to_string())?,
+            ),
         };
         let pod_uid: Arc<str> = endpoint.pod_uid.into();
         Ok(Self {
             address,
-            pod: endpoint.pod.map(|pod| format!("{}/{}", pod.namespace, pod.name)).unwrap_or_default().into(),
+            pod: endpoint
+                .pod
+                .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+                .unwrap_or_default()
+                .into(),
             identity_label: identity.as_ref().map(|identity| identity.as_str().into()),
             identity,
             terminating: endpoint.terminating,

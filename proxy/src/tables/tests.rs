@@ -6,7 +6,10 @@ const SERVICE: &str = "10.96.0.1:80";
 fn tables() -> (Arc<Tables>, mpsc::UnboundedReceiver<Ask>) {
     let (asks, asked) = mpsc::unbounded_channel();
     let cluster = "10.0.0.0/8".parse().unwrap();
-    (Arc::new(Tables::new(cluster, vec!["10.1.0.7".parse().unwrap()], asks)), asked)
+    (
+        Arc::new(Tables::new(cluster, vec!["10.1.0.7".parse().unwrap()], asks)),
+        asked,
+    )
 }
 
 fn at(text: &str) -> SocketAddr {
@@ -23,8 +26,14 @@ fn ip(text: &str) -> Vec<u8> {
 fn endpoint(address: &str, uid: &str) -> rpc::Endpoint {
     let address = at(address);
     rpc::Endpoint {
-        address: Some(rpc::Address { ip: ip(&address.ip().to_string()), port: address.port().into() }),
-        pod: Some(rpc::ObjectName { namespace: "shop".into(), name: uid.into() }),
+        address: Some(rpc::Address {
+            ip: ip(&address.ip().to_string()),
+            port: address.port().into(),
+        }),
+        pod: Some(rpc::ObjectName {
+            namespace: "shop".into(),
+            name: uid.into(),
+        }),
         pod_uid: uid.into(),
         identity: "spiffe://cluster.local/ns/shop/sa/cart".into(),
         terminating: false,
@@ -34,7 +43,11 @@ fn endpoint(address: &str, uid: &str) -> rpc::Endpoint {
 fn service(endpoints: Vec<rpc::Endpoint>) -> rpc::Destination {
     rpc::Destination {
         kind: rpc::DestinationKind::Service.into(),
-        backends: vec![rpc::Backend { id: "shop/cart:80".into(), endpoints, ..Default::default() }],
+        backends: vec![rpc::Backend {
+            id: "shop/cart:80".into(),
+            endpoints,
+            ..Default::default()
+        }],
         default_backend: Some(0),
         ..Default::default()
     }
@@ -46,7 +59,10 @@ async fn f10_an_address_of_the_cluster_that_nobody_explains_fails_in_time_and_sa
     let since = Instant::now();
     let followed = tables.follow(LooksUp::Controller, at(SERVICE)).await;
     assert_eq!(since.elapsed(), limits::DESTINATION_TIME);
-    assert_eq!(followed.current().default_backend().unwrap_err().reason, Reason::DiscoveryTimeout);
+    assert_eq!(
+        followed.current().default_backend().unwrap_err().reason,
+        Reason::DiscoveryTimeout
+    );
     assert_eq!(asked.recv().await, Some(Ask::Follow(at(SERVICE))));
     // The answer comes late and holds for the connection that waits no longer.
     tables.answer(at(SERVICE), "v1", service(vec![endpoint("10.1.0.8:8080", "a")]));
@@ -58,7 +74,10 @@ async fn an_address_outside_of_the_cluster_passes_and_nobody_is_asked() {
     let (tables, mut asked) = tables();
     let followed = tables.follow(LooksUp::Controller, at("192.0.2.1:443")).await;
     let backend = followed.current().default_backend().unwrap().clone();
-    assert_eq!((backend.endpoints[0].address, &backend.endpoints[0].identity), (at("192.0.2.1:443"), &None));
+    assert_eq!(
+        (backend.endpoints[0].address, &backend.endpoints[0].identity),
+        (at("192.0.2.1:443"), &None)
+    );
     assert!(asked.try_recv().is_err());
 }
 
@@ -68,7 +87,14 @@ async fn the_controller_is_asked_once_and_all_who_wait_are_told() {
     let waiting: Vec<_> = (0..3)
         .map(|_| {
             let tables = tables.clone();
-            tokio::spawn(async move { tables.follow(LooksUp::Controller, at(SERVICE)).await.current().version.clone() })
+            tokio::spawn(async move {
+                tables
+                    .follow(LooksUp::Controller, at(SERVICE))
+                    .await
+                    .current()
+                    .version
+                    .clone()
+            })
         })
         .collect();
     tokio::task::yield_now().await;
@@ -93,7 +119,10 @@ async fn the_load_of_an_endpoint_outlives_a_change_of_the_table() {
     let load = followed.current().backends[0].endpoints[0].load.clone();
     let both = vec![endpoint("10.1.0.9:8080", "b"), endpoint("10.1.0.8:8080", "a")];
     tables.answer(at(SERVICE), "v2", service(both));
-    let kept = followed.current().backends[0].endpoints.iter().any(|endpoint| Arc::ptr_eq(&endpoint.load, &load));
+    let kept = followed.current().backends[0]
+        .endpoints
+        .iter()
+        .any(|endpoint| Arc::ptr_eq(&endpoint.load, &load));
     assert!(kept);
     // The same address, another pod: nothing is known of it.
     tables.answer(at(SERVICE), "v3", service(vec![endpoint("10.1.0.8:8080", "c")]));
@@ -136,7 +165,10 @@ async fn a_port_of_the_pod_itself_has_the_protocol_that_its_service_declares() {
     let (tables, mut asked) = tables();
     let followed = tables.follow(LooksUp::Itself, at("10.1.0.7:50051")).await;
     assert_eq!(followed.current().protocol, Protocol::Detect);
-    tables.set_workload(Workload { strict_mtls: true, protocols: vec![(50051, Protocol::H2c)] });
+    tables.set_workload(Workload {
+        strict_mtls: true,
+        protocols: vec![(50051, Protocol::H2c)],
+    });
     assert_eq!(followed.current().protocol, Protocol::H2c);
     assert!(tables.workload().strict_mtls);
     assert!(asked.try_recv().is_err());

@@ -24,7 +24,12 @@ fn opened(io: Io) -> Opened {
     let address = "10.0.0.1:80".parse().unwrap();
     let destination = Destination::outside(address);
     let backend = destination.default_backend().unwrap().clone();
-    Opened { io, lease: Lease::new(Arc::new(Endpoint::at(address))), backend, transport: Transport::Plain }
+    Opened {
+        io,
+        lease: Lease::new(Arc::new(Endpoint::at(address))),
+        backend,
+        transport: Transport::Plain,
+    }
 }
 
 fn http(seen: &Seen) -> bool {
@@ -51,10 +56,21 @@ const SOON: Duration = Duration::from_millis(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_speaks_first_makes_it_opaque_and_its_words_are_kept() {
-    let Watched { mut server, task, client: _client } = watched(SOON);
+    let Watched {
+        mut server,
+        task,
+        client: _client,
+    } = watched(SOON);
     server.write_all(b"220 mail.example ESMTP\r\n").await.unwrap();
     let (broken, _) = task.await.unwrap();
-    let Broken::Opaque { mut hop, server_spoke: true, .. } = broken.unwrap() else { panic!() };
+    let Broken::Opaque {
+        mut hop,
+        server_spoke: true,
+        ..
+    } = broken.unwrap()
+    else {
+        panic!()
+    };
     let mut read = [0; 24];
     hop.io.read_exact(&mut read).await.unwrap();
     assert_eq!(&read, b"220 mail.example ESMTP\r\n");
@@ -62,7 +78,11 @@ async fn a_server_that_speaks_first_makes_it_opaque_and_its_words_are_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn settings_of_an_h2c_server_teach_nothing_even_after_15_seconds() {
-    let Watched { mut client, mut server, task } = watched(SOON);
+    let Watched {
+        mut client,
+        mut server,
+        task,
+    } = watched(SOON);
     server.write_all(SETTINGS).await.unwrap();
     sleep(Duration::from_secs(15)).await;
     assert!(!task.is_finished());
@@ -78,13 +98,27 @@ async fn settings_of_an_h2c_server_teach_nothing_even_after_15_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_408_to_a_silent_client_is_held_and_then_passed_on_with_the_close() {
-    let Watched { mut server, task, client: _client } = watched(SOON);
-    server.write_all(b"HTTP/1.0 408 Request Time-out\r\n\r\n").await.unwrap();
+    let Watched {
+        mut server,
+        task,
+        client: _client,
+    } = watched(SOON);
+    server
+        .write_all(b"HTTP/1.0 408 Request Time-out\r\n\r\n")
+        .await
+        .unwrap();
     sleep(Duration::from_secs(5)).await;
     assert!(!task.is_finished());
     drop(server);
     let (broken, _) = task.await.unwrap();
-    let Broken::Opaque { mut hop, server_spoke: false, .. } = broken.unwrap() else { panic!() };
+    let Broken::Opaque {
+        mut hop,
+        server_spoke: false,
+        ..
+    } = broken.unwrap()
+    else {
+        panic!()
+    };
     let mut read = Vec::new();
     hop.io.read_to_end(&mut read).await.unwrap();
     assert_eq!(read, b"HTTP/1.0 408 Request Time-out\r\n\r\n");
@@ -92,17 +126,28 @@ async fn a_408_to_a_silent_client_is_held_and_then_passed_on_with_the_close() {
 
 #[tokio::test(start_paused = true)]
 async fn a_greeting_in_pieces_is_certain_in_the_end() {
-    let Watched { mut server, task, client: _client } = watched(SOON);
+    let Watched {
+        mut server,
+        task,
+        client: _client,
+    } = watched(SOON);
     server.write_all(b"HTT").await.unwrap();
     sleep(SOON * 10).await;
     assert!(!task.is_finished());
     server.write_all(b"X").await.unwrap();
-    assert!(matches!(task.await.unwrap().0.unwrap(), Broken::Opaque { server_spoke: true, .. }));
+    assert!(matches!(
+        task.await.unwrap().0.unwrap(),
+        Broken::Opaque { server_spoke: true, .. }
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_speaks_during_the_dial_is_not_kept_waiting() {
-    let Watched { mut client, task, server: _server } = watched(Duration::from_secs(4));
+    let Watched {
+        mut client,
+        task,
+        server: _server,
+    } = watched(Duration::from_secs(4));
     advance(SOON).await;
     client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     let since = Instant::now();
@@ -112,10 +157,21 @@ async fn a_client_that_speaks_during_the_dial_is_not_kept_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_of_no_known_protocol_go_over_the_hop_that_is_open() {
-    let Watched { mut client, task, server: _server } = watched(Duration::from_secs(1));
+    let Watched {
+        mut client,
+        task,
+        server: _server,
+    } = watched(Duration::from_secs(1));
     client.write_all(b"\0\x01\x02").await.unwrap();
     let (broken, mut client_side) = task.await.unwrap();
-    assert!(matches!(broken.unwrap(), Broken::Opaque { seen: Seen::Opaque, server_spoke: false, .. }));
+    assert!(matches!(
+        broken.unwrap(),
+        Broken::Opaque {
+            seen: Seen::Opaque,
+            server_spoke: false,
+            ..
+        }
+    ));
     let mut read = [0; 3];
     client_side.read_exact(&mut read).await.unwrap();
     assert_eq!(&read, b"\0\x01\x02");
@@ -123,22 +179,40 @@ async fn bytes_of_no_known_protocol_go_over_the_hop_that_is_open() {
 
 #[tokio::test(start_paused = true)]
 async fn an_end_without_a_word_still_lets_the_server_speak() {
-    let Watched { mut client, task, server: _server } = watched(SOON);
+    let Watched {
+        mut client,
+        task,
+        server: _server,
+    } = watched(SOON);
     client.shutdown().await.unwrap();
-    assert!(matches!(task.await.unwrap().0.unwrap(), Broken::Opaque { seen: Seen::Opaque, .. }));
+    assert!(matches!(
+        task.await.unwrap().0.unwrap(),
+        Broken::Opaque { seen: Seen::Opaque, .. }
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_dial_and_a_reset_are_told_at_once() {
     let (_client, mut near) = Io::pair(64);
     let opening: Opening<'_> = Box::pin(async { Err(Fault::new(Reason::ConnectRefused)) });
-    assert_eq!(watch(&mut near, Some(opening), http).await.unwrap_err().reason, Reason::ConnectRefused);
+    assert_eq!(
+        watch(&mut near, Some(opening), http).await.unwrap_err().reason,
+        Reason::ConnectRefused
+    );
 
-    let Watched { server, task, client: _client } = watched(SOON);
+    let Watched {
+        server,
+        task,
+        client: _client,
+    } = watched(SOON);
     server.reset();
     assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::ServerReset);
 
-    let Watched { client, task, server: _server } = watched(SOON);
+    let Watched {
+        client,
+        task,
+        server: _server,
+    } = watched(SOON);
     client.reset();
     assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::DetectClosed);
 }
@@ -152,8 +226,14 @@ async fn without_a_dial_the_client_is_waited_for_all_the_same() {
         client.write_all(b"SSH-2.0-x\r\n").await.unwrap();
         let _ = finished.await;
     });
-    assert!(matches!(watch(&mut near, None, http).await.unwrap(), Broken::ByClient(Seen::Opaque)));
+    assert!(matches!(
+        watch(&mut near, None, http).await.unwrap(),
+        Broken::ByClient(Seen::Opaque)
+    ));
     let _ = done.send(());
     let (_client, mut near) = Io::pair(64);
-    assert_eq!(watch(&mut near, None, http).await.unwrap_err().reason, Reason::DetectTimeout);
+    assert_eq!(
+        watch(&mut near, None, http).await.unwrap_err().reason,
+        Reason::DetectTimeout
+    );
 }

@@ -53,7 +53,13 @@ fn label(transport: Transport) -> Hop {
 }
 
 async fn run(start: Start) {
-    let Start { key, load, shared, counts, told } = start;
+    let Start {
+        key,
+        load,
+        shared,
+        counts,
+        told,
+    } = start;
     let made = timeout(limits::CONNECT_TIME + limits::HANDSHAKE_TIME, connect(&key, &shared)).await;
     match made.unwrap_or_else(|_| Err(Fault::new(Reason::ConnectTimeout).replayable())) {
         Ok((driver, send)) => {
@@ -70,7 +76,10 @@ async fn run(start: Start) {
             tracing::debug!(endpoint = %key.address, error = %fault, "no connection to the endpoint");
             load.failed();
             metrics::hop_connection(label(key.transport), Some(fault.reason));
-            let _ = told.send(State::Failed { reason: fault.reason, why: fault.to_string().into() });
+            let _ = told.send(State::Failed {
+                reason: fault.reason,
+                why: fault.to_string().into(),
+            });
         }
     }
     counts.closed.store(true, Relaxed);
@@ -101,7 +110,14 @@ async fn connect(key: &Key, shared: &Arc<Shared>) -> Result<(Driver, SendRequest
     .await?;
     // Servers that count PINGs as abuse (gRPC's) are asked once only; TCP's keepalive finds those that are gone.
     let watched = key.transport == Transport::Mesh;
-    Ok((Driver { connection, ping, watched }, send))
+    Ok((
+        Driver {
+            connection,
+            ping,
+            watched,
+        },
+        send,
+    ))
 }
 
 struct Driver {
@@ -128,7 +144,11 @@ impl Watch {
 
 impl Driver {
     async fn run(mut self, counts: &Counts) {
-        let mut watch = Watch { next: Box::pin(sleep(limits::H2_PING)), awaits_pong: false, idle_looks: 0 };
+        let mut watch = Watch {
+            next: Box::pin(sleep(limits::H2_PING)),
+            awaits_pong: false,
+            idle_looks: 0,
+        };
         let mut yielded = false;
         poll_fn(|cx| {
             if self.look(&mut watch, counts, cx).is_ready() {

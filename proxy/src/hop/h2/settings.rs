@@ -48,7 +48,9 @@ pub fn client_builder() -> h2::client::Builder {
 /// The server's side of a new HTTP/2 connection. Extended CONNECT is offered: both to wefts and to clients (RFC 8441).
 pub fn server_builder() -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
-    both_sides!(builder).max_concurrent_streams(number(limits::H2_STREAMS)).enable_connect_protocol();
+    both_sides!(builder)
+        .max_concurrent_streams(number(limits::H2_STREAMS))
+        .enable_connect_protocol();
     builder
 }
 
@@ -61,11 +63,23 @@ mod tests {
         let mut expected = vec![
             ("reset_stream_duration", "5s".to_owned()),
             ("reset_stream_max", limits::H2_RESET_STREAMS.to_string()),
-            ("pending_accept_reset_stream_max", limits::H2_PENDING_RESET_STREAMS.to_string()),
-            ("initial_target_connection_window_size", format!("Some({})", limits::H2_CONNECTION_WINDOW)),
+            (
+                "pending_accept_reset_stream_max",
+                limits::H2_PENDING_RESET_STREAMS.to_string(),
+            ),
+            (
+                "initial_target_connection_window_size",
+                format!("Some({})", limits::H2_CONNECTION_WINDOW),
+            ),
             ("max_send_buffer_size", limits::H2_SEND_BUFFER.to_string()),
-            ("local_max_error_reset_streams", format!("Some({})", limits::H2_LOCAL_RESET_STREAMS)),
-            ("data_frame_budget", format!("Configured({})", limits::H2_CONNECTION_WINDOW)),
+            (
+                "local_max_error_reset_streams",
+                format!("Some({})", limits::H2_LOCAL_RESET_STREAMS),
+            ),
+            (
+                "data_frame_budget",
+                format!("Configured({})", limits::H2_CONNECTION_WINDOW),
+            ),
             ("header_table_size", HEADER_TABLE.to_string()),
             ("initial_window_size", limits::H2_STREAM_WINDOW.to_string()),
             ("max_frame_size", limits::H2_FRAME.to_string()),
@@ -73,7 +87,10 @@ mod tests {
         ];
         expected.extend(own.iter().cloned());
         for (field, value) in &expected {
-            assert!(builder.contains(&format!("{field}: {value}")), "{field}: {value} is not in {builder}");
+            assert!(
+                builder.contains(&format!("{field}: {value}")),
+                "{field}: {value} is not in {builder}"
+            );
         }
         let fields = builder.matches(": ").count();
         // `settings` and its `flags` are the two that hold others.

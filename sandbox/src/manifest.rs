@@ -116,7 +116,8 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_saphyr::from_str_with_options(text, options).map_err(|e| format!("not YAML: {e}; correct it"))
 }
 
-fn documents(text: &str) -> Vec<(usize, &str)> {
+/// The documents of a file that say something, numbered as a reader counts them.
+pub fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut starts = vec![0];
     let mut offset = 0;
     for line in text.split_inclusive('\n') {

@@ -1,0 +1,218 @@
+//! What `get` prints: tables as kubectl's, with what a mesh is asked about first.
+
+use crate::{
+    kubelet::status::columns,
+    object::{Kind, Object, label, name, namespace},
+    workloads::REFUSED,
+};
+use serde_json::Value;
+use weft_proto::names::{self, container, label as names_label};
+
+/// A table of objects of one kind. `namespaces` are all Namespace objects: they say why a pod is not meshed.
+pub fn table(kind: Kind, objects: &[Object], namespaces: &[Object]) -> String {
+    let (head, rows): (&[&str], Vec<Vec<String>>) = match kind {
+        Kind::Pod => (
+            &["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "IP", "MESHED"],
+            objects.iter().map(|o| pod(o, namespaces)).collect(),
+        ),
+        Kind::Service => (
+            &["NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "PORTS"],
+            objects.iter().map(service).collect(),
+        ),
+        Kind::Deployment | Kind::StatefulSet => {
+            (&["NAMESPACE", "NAME", "READY"], objects.iter().map(workload).collect())
+        }
+        Kind::Job => (
+            &["NAMESPACE", "NAME", "STATUS", "COMPLETIONS"],
+            objects.iter().map(job).collect(),
+        ),
+        Kind::EndpointSlice => (
+            &["NAMESPACE", "NAME", "PORTS", "READY ENDPOINTS"],
+            objects.iter().map(slice).collect(),
+        ),
+        Kind::Namespace => (
+            &["NAME", "INJECT"],
+            objects.iter().map(|o| vec![name(o).into(), inject(o)]).collect(),
+        ),
+        _ => (&["NAMESPACE", "NAME"], objects.iter().map(named).collect()),
+    };
+    if rows.is_empty() {
+        return format!("no {}\n", kind.plural());
+    }
+    columns_of(head, &rows)
+}
+
+fn columns_of(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|h| h.to_string()).collect();
+    let all = || std::iter::once(&head).chain(rows);
+    let widths: Vec<usize> = (0..head.len())
+        .map(|i| all().map(|r| r[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in all() {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn named(object: &Object) -> Vec<String> {
+    vec![namespace(object).into(), name(object).into()]
+}
+
+fn inject(namespace: &Object) -> String {
+    label(namespace, names_label::INJECT).unwrap_or("-").into()
+}
+
+fn pod(pod: &Object, namespaces: &[Object]) -> Vec<String> {
+    let (ready, word, restarts) = columns(pod);
+    let ip = pod["status"]["podIP"].as_str().unwrap_or("-").to_string();
+    let mut row = named(pod);
+    row.extend([
+        ready,
+        word,
+        restarts.to_string(),
+        ip,
+        meshed(pod, namespaces).map_or_else(|why| format!("no: {why}"), |()| "yes".into()),
+    ]);
+    row
+}
+
+/// Whether weft runs in a pod; why not. Read from the spec, as the controller reads it.
+pub fn meshed(pod: &Object, namespaces: &[Object]) -> Result<(), String> {
+    let init = pod["spec"]["initContainers"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_proxy =
+        |c: &&Value| c["name"] == container::PROXY && c["restartPolicy"] == "Always" && c["args"][0] == "sidecar";
+    if init.iter().any(|c| is_proxy(&c)) {
+        return Ok(());
+    }
+    let own = namespaces.iter().find(|n| name(n) == namespace(pod));
+    let annotation = pod["metadata"]["annotations"]
+        .get(names_label::INJECT)
+        .and_then(Value::as_str);
+    Err(
+        match (
+            pod["status"]["reason"].as_str(),
+            own.and_then(|n| label(n, names_label::INJECT)),
+            annotation,
+        ) {
+            (Some(REFUSED), ..) => format!("refused: {}", pod["status"]["message"].as_str().unwrap_or_default()),
+            (Some(_), ..) => pod["status"]["message"]
+                .as_str()
+                .unwrap_or("waits for the injector")
+                .to_string(),
+            _ if namespace(pod) == names::SYSTEM_NAMESPACE => "weft's own".into(),
+            _ if pod["spec"]["hostNetwork"] == true => "hostNetwork".into(),
+            (_, _, Some("disabled")) => format!("annotation {}=disabled", names_label::INJECT),
+            (_, Some("enabled"), _) => "made before its namespace was labelled".into(),
+            (_, Some("disabled"), _) => format!("namespace label {}=disabled", names_label::INJECT),
+            _ => format!("namespace not labelled {}=enabled", names_label::INJECT),
+        },
+    )
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn service(service: &Object) -> Vec<String> {
+    let spec = &service["spec"];
+    let addresses: Vec<&str> = list(&spec["clusterIPs"]).iter().filter_map(Value::as_str).collect();
+    let port = |p: &Value| format!("{}/{}", p["port"], p["protocol"].as_str().unwrap_or("TCP"));
+    let ports: Vec<String> = list(&spec["ports"]).iter().map(port).collect();
+    let mut row = named(service);
+    let external = spec["externalName"].as_str().unwrap_or("-").to_string();
+    row.push(spec["type"].as_str().unwrap_or("ClusterIP").into());
+    row.push(if addresses.is_empty() {
+        external
+    } else {
+        addresses.join(",")
+    });
+    row.push(ports.join(","));
+    row
+}
+
+fn workload(object: &Object) -> Vec<String> {
+    let mut row = named(object);
+    row.push(format!(
+        "{}/{}",
+        object["status"]["readyReplicas"].as_u64().unwrap_or(0),
+        object["spec"]["replicas"].as_u64().unwrap_or(1)
+    ));
+    row
+}
+
+fn job(job: &Object) -> Vec<String> {
+    let mut row = named(job);
+    row.push(
+        job["status"]["conditions"][0]["type"]
+            .as_str()
+            .unwrap_or("Running")
+            .into(),
+    );
+    row.push(format!(
+        "{}/{}",
+        job["status"]["succeeded"].as_u64().unwrap_or(0),
+        job["spec"]["completions"].as_u64().unwrap_or(1)
+    ));
+    row
+}
+
+fn slice(slice: &Object) -> Vec<String> {
+    let ready = list(&slice["endpoints"])
+        .iter()
+        .filter(|e| e["conditions"]["ready"] != false);
+    let addresses: Vec<&str> = ready.filter_map(|e| e["addresses"][0].as_str()).collect();
+    let ports: Vec<String> = list(&slice["ports"]).iter().map(|p| p["port"].to_string()).collect();
+    let mut row = named(slice);
+    row.extend([
+        ports.join(","),
+        if addresses.is_empty() {
+            "none".into()
+        } else {
+            addresses.join(",")
+        },
+    ]);
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pods_are_shown_as_kubectl_shows_them_and_with_why_they_are_not_meshed() {
+        let namespaces = [
+            json!({"metadata": {"name": "shop", "labels": {"weft.dev/inject": "enabled"}}}),
+            json!({"metadata": {"name": "plain"}}),
+        ];
+        let pod = |ns: &str, more: Value| {
+            let mut pod = json!({"metadata": {"name": "a", "namespace": ns}, "spec": {"containers": [{"name": "c"}]}, "status": {"phase": "Pending"}});
+            json_patch::merge(&mut pod, &more);
+            pod
+        };
+        let proxy = json!({"spec": {"initContainers": [{"name": "weft-proxy", "restartPolicy": "Always", "args": ["sidecar"]}]}});
+        let pods = [
+            pod("shop", proxy),
+            pod(
+                "shop",
+                json!({"metadata": {"annotations": {"weft.dev/inject": "disabled"}}}),
+            ),
+            pod(
+                "shop",
+                json!({"status": {"phase": "Failed", "reason": "Refused", "message": "port 15001 is weft's"}}),
+            ),
+            pod("plain", json!({"status": {"podIP": "10.0.0.1"}})),
+        ];
+        let expected = "\
+NAMESPACE   NAME   READY   STATUS    RESTARTS   IP         MESHED
+shop        a      0/2     Pending   0          -          yes
+shop        a      0/1     Pending   0          -          no: annotation weft.dev/inject=disabled
+shop        a      0/1     Refused   0          -          no: refused: port 15001 is weft's
+plain       a      0/1     Pending   0          10.0.0.1   no: namespace not labelled weft.dev/inject=enabled
+";
+        assert_eq!(table(Kind::Pod, &pods, &namespaces), expected);
+    }
+}

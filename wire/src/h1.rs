@@ -25,7 +25,7 @@ mod send;
 mod trailers;
 
 pub use body::{BodyDecoder, Frame, Piece};
-pub use convert::{Converted, encode_request, encode_response, encode_trailers};
+pub use convert::{Converted, encode_request, encode_response, encode_trailers, is_target_of};
 pub use encode::{Connection, Edit, Forward, Framing};
 pub use error::Refused;
 pub use fields::{Field, Fields, Known};

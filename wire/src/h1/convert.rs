@@ -2,7 +2,8 @@
 
 use super::encode::{self, Connection, Edit, Fate, Forward, Framing};
 use super::fields::{At, Fields, Known, is_internal};
-use super::{BodyLength, Form, Refused, RequestHead, ResponseHead, Version, trailers};
+use super::{BodyLength, Form, Refused, RequestHead, ResponseHead, Version, request, trailers};
+use crate::host::Host;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
@@ -41,7 +42,7 @@ impl RequestHead {
         let is_target_exact = if self.is_connect() {
             true
         } else {
-            let (path, is_exact) = self.shared_path();
+            let (path, is_exact) = self.shared_path()?;
             parts.path_and_query = Some(path);
             parts.scheme = Some(scheme);
             is_exact
@@ -66,22 +67,63 @@ impl RequestHead {
     }
 
     /// Path and query for `:path`, and whether it is the target as sent.
-    fn shared_path(&self) -> (PathAndQuery, bool) {
+    fn shared_path(&self) -> Result<(PathAndQuery, bool), Refused> {
         let target = self.target_range();
         let path = self.path_and_query();
-        let at = target.end - path.len();
-        let exact = PathAndQuery::from_maybe_shared(self.shared(at..target.end)).ok();
-        match exact {
-            Some(exact) if exact.as_str() == path && self.form() != Form::Absolute => (exact, true),
-            Some(near) if near.as_str().starts_with(['/', '*']) => (near, false),
-            _ if path.starts_with('?') => (
-                format!("/{path}").parse().unwrap_or(PathAndQuery::from_static("/")),
-                false,
-            ),
-            _ if path.is_empty() && self.method() == "OPTIONS" => (PathAndQuery::from_static("*"), false),
-            _ => (PathAndQuery::from_static("/"), false),
+        let shared = || self.shared(target.end - path.len()..target.end);
+        match PathAndQuery::from_maybe_shared(shared()) {
+            Ok(exact) if exact.as_str() == path && self.form() != Form::Absolute => Ok((exact, true)),
+            _ => Ok((said_path(self.method(), path)?, false)),
         }
     }
+}
+
+/// The `:path` for a target that `:path` cannot say as it is: with a root where it has none, and with escapes for bytes
+/// that `http::Uri` does not take and for `#`, so that it is routed as what it is.
+fn said_path(method: &str, path: &str) -> Result<PathAndQuery, Refused> {
+    if path.is_empty() {
+        return Ok(PathAndQuery::from_static(if method == "OPTIONS" { "*" } else { "/" }));
+    }
+    let mut said = if path.starts_with('?') {
+        "/".to_owned()
+    } else {
+        String::new()
+    };
+    for character in path.chars() {
+        match character {
+            '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}' => {
+                said.push_str(&format!("%{:02X}", character as u32));
+            }
+            _ => said.push(character),
+        }
+    }
+    // Escaped it may be longer than a Uri can be.
+    PathAndQuery::try_from(said).map_err(|_| Refused::TargetTooLong)
+}
+
+/// Whether an HTTP/1 target that a peer says beside an HTTP/2 request (see [`Converted::is_target_exact`]) means the same
+/// host and path as that request's URI. If not, what is routed is not what would be sent.
+pub fn is_target_of(method: &str, target: &str, uri: &Uri) -> bool {
+    let Ok((form, authority)) = request::form(method, target) else {
+        return false;
+    };
+    if form == Form::Authority || target.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        return false;
+    }
+    let same_host = || {
+        let default = request::default_port(&target[..authority.start]);
+        let own = Host::parse(&target[authority.clone()]).ok();
+        let said = uri
+            .authority()
+            .and_then(|authority| Host::parse(authority.as_str()).ok());
+        own.zip(said).is_some_and(|(own, said)| own.same(&said, default))
+    };
+    let path = &target[authority.end..];
+    let said = said_path(method, path);
+    (form != Form::Absolute || same_host())
+        && uri
+            .path_and_query()
+            .is_some_and(|uri| uri.as_str() == path || said.is_ok_and(|said| said == *uri))
 }
 
 impl ResponseHead {
@@ -108,7 +150,7 @@ fn authority(bytes: Bytes) -> Result<Authority, Refused> {
     Authority::from_maybe_shared(bytes).map_err(|_| Refused::Host)
 }
 
-fn written(host: &crate::host::Host<'_>) -> String {
+fn written(host: &Host<'_>) -> String {
     match host.port {
         Some(port) => format!("{}:{port}", host.name),
         None => host.name.to_string(),

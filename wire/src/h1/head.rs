@@ -65,7 +65,7 @@ pub(super) fn explain(error: httparse::Error, head: &[u8], line: Refused) -> Ref
 
 /// Which the first line is that has no name: one that continues the line before it, or another.
 fn bad_name(head: &[u8]) -> Refused {
-    for line in head.split(|&byte| byte == b'\n').skip(1) {
+    for line in head.split_inclusive(|&byte| byte == b'\n').skip(1) {
         match line.iter().position(|&byte| !crate::sniff::is_token_byte(byte)) {
             Some(0) if matches!(line[0], b' ' | b'\t') => return Refused::Fold,
             Some(end) if end == 0 || line[end] != b':' => return Refused::FieldName,

@@ -288,7 +288,7 @@ fn blank_lines(buffer: &[u8]) -> Result<usize, Refused> {
 }
 
 /// The form of a target, and where its authority stands in it.
-fn form(method: &str, target: &str) -> Result<(Form, Range<usize>), Refused> {
+pub(super) fn form(method: &str, target: &str) -> Result<(Form, Range<usize>), Refused> {
     if method == "CONNECT" {
         return Ok((Form::Authority, 0..target.len()));
     }
@@ -315,6 +315,18 @@ fn form(method: &str, target: &str) -> Result<(Form, Range<usize>), Refused> {
         return Err(Refused::Target);
     }
     Ok((Form::Absolute, start..end))
+}
+
+/// The port of a scheme with its `://`.
+pub(super) fn default_port(scheme: &str) -> Option<u16> {
+    let is = |known: &str| scheme.eq_ignore_ascii_case(known);
+    if is("http://") || is("ws://") {
+        Some(80)
+    } else if is("https://") || is("wss://") {
+        Some(443)
+    } else {
+        None
+    }
 }
 
 /// The one host of a request, or why it has none that all readers agree on.
@@ -346,11 +358,7 @@ fn host(
         },
         Form::Absolute => {
             let own = Host::parse(&target[authority.clone()])?;
-            let default = match target[..authority.start].to_ascii_lowercase().as_str() {
-                "http://" | "ws://" => Some(80),
-                "https://" | "wss://" => Some(443),
-                _ => None,
-            };
+            let default = default_port(&target[..authority.start]);
             if is_host_empty || field.is_some_and(|(host, _)| !host.same(&own, default)) {
                 return Err(Refused::HostsDiffer);
             }

@@ -138,6 +138,9 @@ fn head() {
             let otherwise = "a:80".parse().expect("an authority");
             if let Ok(converted) = head.to_http(http::uri::Scheme::HTTP, &otherwise) {
                 let parts = converted.request.into_parts().0;
+                let is_said =
+                    head.is_connect() || weft_wire::h1::is_target_of(head.method(), head.target(), &parts.uri);
+                assert!(is_said || !converted.is_host_exact, "what is routed is what is sent");
                 let checked =
                     weft_wire::h2::check_request(&parts).expect("what HTTP/1 accepted, HTTP/2's guard accepts");
                 let own = head.host().filter(|_| converted.is_host_exact);

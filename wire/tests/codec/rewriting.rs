@@ -265,8 +265,14 @@ fn convert(probe: &str) -> Converted {
 #[rstest]
 #[case("GET /a?b=c HTTP/1.1⏎Host: A.Test:80⏎⏎", "http://A.Test:80/a?b=c", true, true)]
 #[case("GET /%2F%00;x HTTP/1.1⏎Host: a⏎⏎", "http://a/%2F%00;x", true, true)]
-#[case("GET /a#b HTTP/1.1⏎Host: a⏎⏎", "http://a/a", false, true)]
-#[case("GET /a?b#c HTTP/1.1⏎Host: a⏎⏎", "http://a/a?b", false, true)]
+#[case("GET /a#b HTTP/1.1⏎Host: a⏎⏎", "http://a/a%23b", false, true)]
+#[case("GET /a?b#c HTTP/1.1⏎Host: a⏎⏎", "http://a/a?b%23c", false, true)]
+#[case(
+    "GET /admin/<x>?a=\"b\" HTTP/1.1⏎Host: a⏎⏎",
+    "http://a/admin/%3Cx%3E?a=%22b%22",
+    false,
+    true
+)]
 #[case("GET http://a/b?c HTTP/1.1⏎Host: a⏎⏎", "http://a/b?c", false, true)]
 #[case("GET http://a?c HTTP/1.1⏎Host: a⏎⏎", "http://a/?c", false, true)]
 #[case("GET http://a HTTP/1.1⏎Host: a⏎⏎", "http://a/", false, true)]
@@ -290,6 +296,39 @@ fn a_request_becomes_an_http_2_request(
         probe.split(' ').next().expect("a method")
     );
     assert!(!converted.request.headers().contains_key("host"));
+}
+
+#[rstest]
+#[case("GET", "/a#b", "http://a/a%23b", true)]
+#[case("GET", "/admin/<", "http://a/admin/%3C", true)]
+#[case("GET", "/a", "http://a/a", true)]
+#[case("GET", "http://A:80/b?c", "http://a/b?c", true)]
+#[case("GET", "http://a", "http://a/", true)]
+#[case("OPTIONS", "http://a", "http://a*", true)]
+#[case("GET", "/admin/<", "http://a/", false)]
+#[case("GET", "/admin", "http://a/public", false)]
+#[case("GET", "/a?b", "http://a/a", false)]
+#[case("GET", "http://b/", "http://a/", false)]
+#[case("GET", "http://a:81/", "http://a/", false)]
+#[case("GET", "*", "http://a*", false)]
+#[case("GET", "a", "http://a/a", false)]
+#[case("CONNECT", "a:80", "http://a/", false)]
+#[case("GET", "/a HTTP/1.1", "http://a/a", false)]
+fn t24_a_target_said_beside_an_http_2_request_must_mean_the_same(
+    #[case] method: &str,
+    #[case] target: &str,
+    #[case] uri: &str,
+    #[case] same: bool,
+) {
+    let uri: http::Uri = match uri.strip_suffix('*') {
+        None => uri.parse().expect("a uri"),
+        Some(rest) => {
+            let mut parts = rest.parse::<http::Uri>().expect("a uri").into_parts();
+            parts.path_and_query = Some(http::uri::PathAndQuery::from_static("*"));
+            http::Uri::from_parts(parts).expect("a uri")
+        }
+    };
+    assert_eq!(h1::is_target_of(method, target, &uri), same);
 }
 
 #[test]

@@ -320,3 +320,6 @@ impl Drop for Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

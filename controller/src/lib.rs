@@ -1,9 +1,17 @@
-//! Skeleton.
-pub mod answers;
-pub mod cluster;
-pub mod listen;
+//! The controller: watches the cluster, compiles routes, answers proxies, signs workload certificates.
+//!
+//! The modules in the order in which an object becomes an answer, then who signs certificates, then what runs it all.
+//! Only [`watch`] and [`issue`] talk to an API server.
+
 pub mod objects;
-pub mod plan;
-pub mod serve;
-pub mod translate;
 pub mod watch;
+pub mod translate;
+pub mod cluster;
+pub mod plan;
+pub mod answers;
+pub mod listen;
+pub mod serve;
+pub mod issue;
+pub mod metrics;
+pub mod config;
+pub mod app;

@@ -44,12 +44,13 @@ pub fn status(cluster: &Cluster, route: &Route) -> Status {
     for rule in &route.rules {
         problems.extend(rule.refused.clone());
         for backend in &rule.backends {
-            let found = backend.target.as_ref().map_err(Clone::clone);
-            let found = found.and_then(|target| backends::port(cluster, target));
-            problems.extend(found.err().map(|problem| Problem {
-                message: format!("rule {}: {}", rule.rule.origin.rule_label(), problem.message),
-                ..problem
-            }));
+            match &backend.target {
+                Err(problem) => problems.push(problem.clone()),
+                Ok(target) => problems.extend(backends::port(cluster, target).err().map(|problem| Problem {
+                    message: format!("rule {}: {}", rule.rule.origin.rule_label(), problem.message),
+                    ..problem
+                })),
+            }
         }
     }
     let mut unique = Vec::new();

@@ -73,7 +73,7 @@ fn one(kind: Kind, given: &objects::Filter, at: &str, mistakes: &mut Mistakes) -
                 message: format!("{at}: the filter {} is not supported; the rule answers 500", given.kind),
             });
         }
-        (other, _) => Err(vec![format!("{at}.type '{other}' is not a filter of {kind:?}")]),
+        (other, _) => Err(vec![format!("{at}.type '{other}' is not a filter of {kind}")]),
     };
     Ok(translated.map_err(|wrong| mistakes.extend(wrong)).ok())
 }

@@ -264,3 +264,6 @@ fn read(text: &str) -> Reading {
     }
     reading
 }
+
+#[cfg(test)]
+mod tests;

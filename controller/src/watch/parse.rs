@@ -232,3 +232,6 @@ pub fn grpc_route(metadata: &ObjectMeta, object: &Value) -> Result<Option<Object
     let spec: GrpcRouteSpec = field(object, "spec")?;
     Ok(Some(Object::Route(translate::grpc_route(metadata, &spec)?)))
 }
+
+#[cfg(test)]
+mod tests;

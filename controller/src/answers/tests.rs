@@ -1,0 +1,296 @@
+//! Whatever changes in whatever order, everyone knows what a fresh look at the cluster would say.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    cluster::{Change, types::Object},
+    watch::parse,
+};
+
+fn settings() -> Settings {
+    Settings {
+        trust_domain: "cluster.local".into(),
+        cluster_cidrs: "10.0.0.0/8".parse().unwrap(),
+    }
+}
+
+fn id(account: &str) -> Id {
+    Id::workload("cluster.local", "shop", account).unwrap()
+}
+
+fn objects(text: &str) -> Vec<Object> {
+    let documents = parse::documents(text).into_iter();
+    let parsed = documents.flat_map(|document| parse::objects(document.value.unwrap()));
+    parsed
+        .map(|one| one.object.unwrap_or_else(|| panic!("{:?}", one.mistakes)))
+        .collect()
+}
+
+fn batch(changes: Vec<Change>) -> Batch {
+    Batch { changes, synced: true }
+}
+
+fn apply(text: &str) -> Batch {
+    batch(
+        objects(text)
+            .into_iter()
+            .map(|object| Change::Apply(Box::new(object)))
+            .collect(),
+    )
+}
+
+fn destination(address: &str) -> Name {
+    Name::Destination(address.parse().unwrap())
+}
+
+/// A small generator; the same numbers in every run (Knuth's MMIX).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// Several versions of each object, among them ones that move an address or a reference from one to another.
+fn pool() -> Vec<Object> {
+    let mut text = String::new();
+    let mut add = |document: String| text.push_str(&format!("---\n{document}\n"));
+    for strict in ["strict", "permissive"] {
+        add(format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: shop, labels: {{weft.dev/mtls: {strict}}}}}}}"
+        ));
+    }
+    for (pod, address) in [("a", 1), ("a", 2), ("b", 2), ("b", 3), ("c", 1)] {
+        for (mesh, end) in [
+            ("sidecar", ""),
+            ("other", ""),
+            ("sidecar", ", deletionTimestamp: '2026-01-01T00:00:00Z'"),
+        ] {
+            add(format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: {pod}, namespace: shop, uid: u-{pod}{end}}},
+                 spec: {{initContainers: [{{name: weft-proxy, restartPolicy: Always, args: [{mesh}]}}]}},
+                 status: {{podIP: 10.1.0.{address}}}}}"
+            ));
+        }
+    }
+    for (service, address, protocol) in [("s", 1, "http"), ("s", 2, "grpc"), ("t", 2, "http"), ("t", 3, "tls")] {
+        add(format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {service}, namespace: shop}},
+             spec: {{clusterIP: 10.96.0.{address}, ports: [{{port: 80, appProtocol: {protocol}}}]}}}}"
+        ));
+    }
+    for (slice, service, address, ready) in [
+        ("x", "s", 1, true),
+        ("x", "s", 2, false),
+        ("x", "t", 2, true),
+        ("z", "t", 3, true),
+        ("z", "s", 3, true),
+    ] {
+        add(format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice,
+             metadata: {{name: {slice}, namespace: shop, labels: {{kubernetes.io/service-name: {service}}}}},
+             addressType: IPv4, ports: [{{name: '', port: 8080}}],
+             endpoints: [{{addresses: [10.1.0.{address}], conditions: {{ready: {ready}}}}}]}}"
+        ));
+    }
+    for (route, parent, backend) in [("r", "s", "t"), ("r", "t", "s"), ("q", "s", "s"), ("q", "s", "gone")] {
+        add(format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: {route}, namespace: shop}},
+             spec: {{parentRefs: [{{group: '', kind: Service, name: {parent}}}],
+             rules: [{{backendRefs: [{{name: {backend}, port: 80}}]}}]}}}}"
+        ));
+    }
+    objects(&text)
+}
+
+#[test]
+fn answers_are_never_stale_whatever_changes() {
+    let pool = pool();
+    let names: Vec<Name> = (1..=3)
+        .flat_map(|n| {
+            let workload = Name::Workload(format!("10.1.0.{n}").parse().unwrap());
+            [
+                destination(&format!("10.96.0.{n}:80")),
+                destination(&format!("10.1.0.{n}:8080")),
+                workload,
+            ]
+        })
+        .chain([destination("10.96.0.1:81"), destination("192.0.2.1:80")])
+        .collect();
+    let mut dice = Dice(7);
+    let answers = Answers::new(settings());
+    let mut follower = answers.follower(id("default"));
+    let mut told: BTreeMap<Name, Answer> = BTreeMap::new();
+    let mut now: BTreeMap<Key, Object> = BTreeMap::new();
+    for step in 0..3000 {
+        let name = names[dice.roll(names.len())];
+        match dice.roll(12) {
+            0 => {
+                follower.forget(name);
+                told.remove(&name);
+            }
+            1 | 2 => {
+                // Sometimes with the version that it had, as after a reconnect.
+                let version = told.get(&name).map(|answer| answer.version.clone()).unwrap_or_default();
+                follower.follow(name, version).unwrap();
+            }
+            _ => {}
+        }
+        let object = pool[dice.roll(pool.len())].clone();
+        let key = object.key();
+        let change = if dice.roll(3) == 0 {
+            now.remove(&key);
+            Change::Delete(key)
+        } else {
+            now.insert(key, object.clone());
+            Change::Apply(Box::new(object))
+        };
+        answers.apply(batch(vec![change]));
+        while let Some((name, news)) = follower.take() {
+            match news {
+                News::Answer(answer) => {
+                    let old = told.insert(name, answer.clone());
+                    assert_ne!(
+                        old.map(|old| old.version),
+                        Some(answer.version),
+                        "step {step}: nothing new of {name:?}"
+                    );
+                }
+                News::Unchanged(version) => assert_eq!(told[&name].version, version),
+            }
+        }
+        let mut fresh = Cluster::default();
+        for object in now.values() {
+            fresh.apply(Change::Apply(Box::new(object.clone())), &mut Touched::default());
+        }
+        for name in follower.told.keys() {
+            // While there is nothing to say of an own pod, the last word stands.
+            if let Some(expected) = plan::answer(&fresh, &settings(), name).answer {
+                assert_eq!(told.get(name), Some(&expected), "step {step}: {name:?}");
+            }
+        }
+    }
+    drop(follower);
+    let state = lock(&answers.state);
+    assert!(
+        state.followed.is_empty() && state.dependents.is_empty() && state.mailboxes.is_empty(),
+        "nothing is left"
+    );
+}
+
+const SHOP: &str = "
+{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: shop, uid: u1}, spec: {serviceAccountName: cart}, status: {podIP: 10.1.0.1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u2}, spec: {serviceAccountName: web}, status: {podIP: 10.1.0.2}}
+";
+
+#[test]
+fn t48_nobody_is_told_of_a_pod_that_is_not_his() {
+    let answers = Answers::new(settings());
+    answers.apply(apply(SHOP));
+    let mut follower = answers.follower(id("cart"));
+    let workload = |address: &str| Name::Workload(address.parse().unwrap());
+    follower.follow(workload("10.1.0.2"), String::new()).unwrap();
+    follower.follow(workload("10.1.0.1"), String::new()).unwrap();
+    assert_eq!(follower.take().unwrap().0, workload("10.1.0.1"));
+    assert_eq!(follower.take(), None);
+    // Not even when it changes, nor for a version guessed right.
+    answers.apply(apply(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {weft.dev/mtls: strict}}}",
+    ));
+    assert_eq!(follower.take().unwrap().0, workload("10.1.0.1"));
+    assert_eq!(follower.take(), None);
+    let version = lock(&answers.state).followed[&workload("10.1.0.2")]
+        .planned
+        .answer
+        .clone()
+        .unwrap()
+        .version;
+    follower.follow(workload("10.1.0.2"), version).unwrap();
+    assert_eq!(follower.take(), None);
+    // Someone of another namespace with the same name of account is someone else.
+    let mut stranger = answers.follower(Id::workload("cluster.local", "bank", "web").unwrap());
+    stranger.follow(workload("10.1.0.2"), String::new()).unwrap();
+    assert_eq!(stranger.take(), None);
+}
+
+#[tokio::test]
+async fn many_changes_to_a_slow_reader_are_one_news() {
+    let answers = Answers::new(settings());
+    answers.apply(apply(SHOP));
+    let mut follower = answers.follower(id("cart"));
+    let name = destination("10.1.0.2:80");
+    follower.follow(name, String::new()).unwrap();
+    follower.news().await;
+    let (_, first) = follower.take().unwrap();
+    for uid in 0..100 {
+        answers.apply(apply(&SHOP.replace("u2", &format!("v{uid}"))));
+    }
+    follower.news().await;
+    assert!(follower.take().is_some());
+    assert_eq!(follower.take(), None);
+    answers.apply(apply(&SHOP.replace("u2", "w")));
+    answers.apply(apply(&SHOP.replace("u2", "v99")));
+    assert_eq!(follower.take(), None, "there and back is no news");
+    let News::Answer(first) = first else {
+        panic!("{first:?}")
+    };
+    let mut other = answers.follower(id("web"));
+    other.follow(name, first.version).unwrap();
+    assert!(
+        matches!(other.take(), Some((_, News::Answer(_)))),
+        "an old version holds no longer"
+    );
+}
+
+#[test]
+fn a_stream_cannot_follow_without_end() {
+    let answers = Answers::new(settings());
+    let mut follower = answers.follower(id("cart"));
+    let name = |n: usize| Name::Destination(([10, (n >> 16) as u8, (n >> 8) as u8, n as u8], 80).into());
+    for n in 0..limits::FOLLOWED {
+        follower.follow(name(n), String::new()).unwrap();
+    }
+    assert!(follower.follow(name(limits::FOLLOWED), String::new()).is_err());
+    follower.follow(name(0), String::new()).expect("asking again is free");
+    follower.forget(name(0));
+    follower
+        .follow(name(limits::FOLLOWED), String::new())
+        .expect("there is a place again");
+}
+
+#[tokio::test]
+async fn nothing_is_unknown_before_everything_is_known() {
+    let answers = Answers::new(settings());
+    answers.apply(Batch {
+        synced: false,
+        ..apply(SHOP)
+    });
+    assert!(!answers.is_synced());
+    answers.apply(batch(Vec::new()));
+    answers.synced().await;
+}
+
+#[test]
+fn what_is_wrong_with_a_route_is_known_until_it_is_right() {
+    let answers = Answers::new(settings());
+    let route = "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
+        spec: {parentRefs: [{group: '', kind: Service, name: s}], rules: [{backendRefs: [{name: t, port: 80}]}]}}";
+    let service = |name: &str| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: shop}}, spec: {{ports: [{{port: 80}}]}}}}\n"
+        )
+    };
+    answers.apply(apply(route));
+    assert_eq!(answers.statuses()[0].1.problems.len(), 2);
+    answers.apply(apply(&service("t")));
+    assert_eq!(answers.statuses()[0].1.problems.len(), 1);
+    answers.apply(apply(&service("s")));
+    assert!(answers.statuses().is_empty());
+}

@@ -1,0 +1,250 @@
+//! Builds the parts once, runs them until SIGTERM, and ends them in order.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+use weft_service::{
+    admin,
+    drain::{Phase, Signal},
+    task,
+    tls::Holder,
+};
+
+use crate::{
+    answers::Answers,
+    config::{Config, Identity, Objects, Routes, Tokens},
+    issue::{
+        self, Counts, Issuer, Quota,
+        ca::{self, CaFiles},
+        own,
+        token::{Check, SandboxTokens, TokenReviews},
+    },
+    listen::Listener,
+    metrics, plan, serve,
+    watch::{Sink, Source, directory::Directory, kubernetes::Kubernetes},
+};
+
+/// Time that streams have to end after SIGTERM: they are told at once.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let drain = Signal::new();
+    let stop = drain.clone();
+    task::spawn("signals", async move {
+        if let Err(error) = stop.on_termination(GRACE).await {
+            tracing::error!(%error, "no signal handlers; SIGTERM ends the process at once");
+        }
+    });
+    start(config, drain.clone()).await?.ended(drain).await
+}
+
+/// The addresses that a started controller listens on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addresses {
+    /// Discovery.
+    pub discovery: Option<std::net::SocketAddr>,
+    /// Identity.
+    pub identity: Option<std::net::SocketAddr>,
+    /// Admin.
+    pub admin: Option<std::net::SocketAddr>,
+}
+
+/// A controller that runs.
+pub struct Running {
+    /// Where it listens.
+    pub addresses: Addresses,
+    servers: Vec<task::Task<Result<(), tonic::transport::Error>>>,
+}
+
+impl Running {
+    async fn ended(self, drain: Signal) -> anyhow::Result<()> {
+        for server in self.servers {
+            let ended = tokio::select! {
+                ended = server.ended() => ended,
+                () = drain.closed() => break,
+            };
+            match ended {
+                Some(Ok(())) if drain.phase() > Phase::Running => {}
+                Some(Ok(())) => anyhow::bail!("a listener has ended"),
+                Some(Err(error)) => return Err(error).context("a listener has failed"),
+                None => anyhow::bail!("a listener panicked"),
+            }
+        }
+        tracing::info!("ended");
+        Ok(())
+    }
+}
+
+/// Starts everything, and returns when all listeners are bound.
+pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
+    let mut running = Running {
+        addresses: Addresses::default(),
+        servers: Vec::new(),
+    };
+    let mut parts = metrics::Parts::default();
+    let (mut ca, mut life) = (None, Duration::ZERO);
+    if let Some(identity) = config.identity {
+        life = identity.leaf_life;
+        ca = Some(start_identity(identity, &config.trust_domain, &drain, &mut running, &mut parts).await?);
+    }
+    if let Some(routes) = config.routes {
+        start_routes(
+            routes,
+            &config.trust_domain,
+            ca.map(|ca| (ca, life)),
+            &drain,
+            &mut running,
+            &mut parts,
+        )
+        .await?;
+    }
+    let parts = Arc::new(parts);
+    let (ready, rendered) = (parts.clone(), parts);
+    let routes = admin::Routes::new(move || ready.ready()).metrics(move || rendered.render());
+    let server = admin::Server::bind(config.admin, routes)
+        .await
+        .with_context(|| format!("--admin-listen {} cannot be bound", config.admin))?;
+    running.addresses.admin = Some(server.address()?);
+    task::spawn_forever("admin", server.serve());
+    let Addresses {
+        discovery,
+        identity,
+        admin,
+    } = running.addresses;
+    tracing::info!(?discovery, ?identity, ?admin, "listening");
+    Ok(running)
+}
+
+async fn start_identity(
+    config: Identity,
+    trust_domain: &str,
+    drain: &Signal,
+    running: &mut Running,
+    parts: &mut metrics::Parts,
+) -> anyhow::Result<Arc<CaFiles>> {
+    if config.create_ca {
+        ca::create(&config.ca_dir, trust_domain)?;
+    }
+    let ca = CaFiles::new(&config.ca_dir, trust_domain).context("--ca-dir")?;
+    let check: Box<dyn Check> = match &config.tokens {
+        Tokens::Sandbox(file) => {
+            let place = || format!("--sandbox-token-key {}", file.display());
+            let pem = std::fs::read(file).with_context(place)?;
+            Box::new(
+                SandboxTokens::new(&pem)
+                    .map_err(anyhow::Error::msg)
+                    .with_context(place)?,
+            )
+        }
+        Tokens::Review => Box::new(TokenReviews::new(
+            kube::Client::try_default()
+                .await
+                .context("no API server to check tokens")?,
+        )),
+    };
+    let counts = Arc::new(Counts::default());
+    let issuer = Issuer {
+        ca: ca.clone(),
+        check,
+        life: config.leaf_life,
+        quota: Quota::default(),
+        counts: counts.clone(),
+    };
+    let listener = bind("--identity-listen", config.listen).await?;
+    running.addresses.identity = Some(listener.address()?);
+    let holder = Holder::new();
+    holder.set(own::signed(&ca, &config.id, config.leaf_life).context("the controller's own certificate")?);
+    parts.holders.push(holder.clone());
+    parts.ca = Some(ca.clone());
+    parts.counts = Some(counts);
+    task::spawn_forever("ca files", ca.clone().follow());
+    task::spawn_forever(
+        "own certificate",
+        own::from_ca(holder.clone(), ca.clone(), config.id, config.leaf_life),
+    );
+    let served = issue::serve(listener, holder, Arc::new(issuer), drain.clone());
+    running.servers.push(task::spawn("identity", served));
+    Ok(ca)
+}
+
+async fn start_routes(
+    config: Routes,
+    trust_domain: &str,
+    ca: Option<(Arc<CaFiles>, Duration)>,
+    drain: &Signal,
+    running: &mut Running,
+    parts: &mut metrics::Parts,
+) -> anyhow::Result<()> {
+    let source: Box<dyn Source> = match &config.objects {
+        Objects::Directory(path) => {
+            let place = || format!("--from-dir {} cannot be listed", path.display());
+            Box::new(Directory::new(path).with_context(place)?)
+        }
+        Objects::Kubernetes => Box::new(
+            Kubernetes::new()
+                .await
+                .context("--kubernetes: no way to an API server")?,
+        ),
+    };
+    let listener = bind("--discovery-listen", config.listen).await?;
+    running.addresses.discovery = Some(listener.address()?);
+    let answers = Answers::new(plan::Settings {
+        trust_domain: trust_domain.into(),
+        cluster_cidrs: config.cluster_cidrs,
+    });
+    let holder = Holder::new();
+    match (ca, config.remote) {
+        (Some((ca, life)), _) => {
+            holder.set(own::signed(&ca, &config.id, life).context("the controller's own certificate")?);
+            task::spawn_forever("own certificate", own::from_ca(holder.clone(), ca, config.id, life));
+        }
+        (None, Some(remote)) => {
+            task::spawn_forever("own certificate", own::from_service(holder.clone(), remote));
+        }
+        (None, None) => anyhow::bail!("there is neither a CA nor an identity service to get a certificate from"),
+    }
+    parts.holders.push(holder.clone());
+    parts.answers = Some(answers.clone());
+    let (sink, batches) = mpsc::channel(64);
+    task::spawn_forever("cluster", follow(source, sink, batches, answers.clone(), drain.clone()));
+    running.servers.push(task::spawn(
+        "discovery",
+        serve::serve(listener, holder, answers, drain.clone()),
+    ));
+    Ok(())
+}
+
+/// Source → answers, until the drain is over.
+async fn follow(
+    source: Box<dyn Source>,
+    sink: Sink,
+    mut batches: mpsc::Receiver<crate::watch::Batch>,
+    answers: Arc<Answers>,
+    drain: Signal,
+) {
+    let source = task::spawn("source", source.follow(sink));
+    loop {
+        tokio::select! {
+            batch = batches.recv() => match batch {
+                Some(batch) => {
+                    tracing::debug!(changes = batch.changes.len(), synced = batch.synced, "objects");
+                    answers.apply(batch);
+                }
+                None => {
+                    // What is known stays, and goes on being served.
+                    source.ended().await;
+                    return;
+                }
+            },
+            () = drain.closed() => return std::future::pending().await,
+        }
+    }
+}
+
+async fn bind(flag: &str, address: std::net::SocketAddr) -> anyhow::Result<Listener> {
+    Listener::bind(address)
+        .await
+        .with_context(|| format!("{flag} {address} cannot be bound"))
+}

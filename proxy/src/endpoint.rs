@@ -2,7 +2,14 @@
 
 pub mod balance;
 
-use std::{net::SocketAddr, ops::Deref, sync::Arc};
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use tokio::time::Instant;
 use weft_service::spiffe::Id;
@@ -40,21 +47,21 @@ pub struct Endpoint {
 pub struct Lease {
     endpoint: Arc<Endpoint>,
     since: Instant,
+    answered: AtomicBool,
 }
 
 impl Lease {
     /// Takes a place at an endpoint.
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.load.begin();
-        Self {
-            endpoint,
-            since: Instant::now(),
-        }
+        Self { endpoint, since: Instant::now(), answered: AtomicBool::new(false) }
     }
 
     /// The endpoint has answered: what it took counts for the next choice.
     pub fn answered(&self) {
-        self.endpoint.load.answered(self.since.elapsed());
+        if !self.answered.swap(true, Relaxed) {
+            self.endpoint.load.answered(self.since.elapsed());
+        }
     }
 
     /// The endpoint could not be reached: avoided for a while.
@@ -72,6 +79,9 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.answered.load(Relaxed) {
+            self.endpoint.load.gave_no_answer(self.since.elapsed());
+        }
         self.endpoint.load.end();
     }
 }

@@ -111,6 +111,8 @@ pub async fn open_any(connection: &Connection) -> Result<Opened, Fault> {
         let transport = transport(&lease, connection);
         match open(&lease, transport, &connection.shared).await {
             Ok(io) => {
+                // What comes after is the application's time.
+                lease.answered();
                 return Ok(Opened {
                     io,
                     lease,

@@ -84,6 +84,15 @@ impl Load {
         self.reached();
     }
 
+    /// Nobody waits any longer. It would have taken at least as long: an endpoint that hangs gets no more.
+    pub(super) fn gave_no_answer(&self, waited: Duration) {
+        let now = now();
+        if waited.as_nanos() as f64 > self.decayed(now) {
+            self.nanos.store(waited.as_nanos() as u64, Relaxed);
+            self.touched.store(now, Relaxed);
+        }
+    }
+
     /// The endpoint could be reached: it is not avoided any longer.
     pub fn reached(&self) {
         if self.failures.load(Relaxed) != 0 {
@@ -97,6 +106,13 @@ impl Load {
         let failures = self.failures.fetch_add(1, Relaxed).min(10);
         let time = AVOIDED.saturating_mul(1 << failures).min(AVOIDED_AT_MOST);
         self.avoided.store(now() + time.as_nanos() as u64, Relaxed);
+    }
+
+    /// It is chosen although it could not be reached before: until that is known better, by nobody else.
+    fn tried_again(&self, now: u64) {
+        if self.failures.load(Relaxed) != 0 {
+            self.avoided.store(now + AVOIDED_AT_MOST.as_nanos() as u64, Relaxed);
+        }
     }
 
     fn is_avoided(&self, now: u64) -> bool {
@@ -130,9 +146,10 @@ pub(crate) fn random_below(n: usize) -> usize {
 pub(super) fn pick<'a>(backend: &'a Backend, avoid: &[SocketAddr]) -> Option<&'a Arc<Endpoint>> {
     let (live, terminating) = backend.endpoints.split_at(backend.live);
     let now = now();
-    among(live, avoid, |load| !load.is_avoided(now), now)
+    let picked = among(live, avoid, |load| !load.is_avoided(now), now)
         .or_else(|| among(live, avoid, |_| true, now))
-        .or_else(|| among(terminating, avoid, |_| true, now))
+        .or_else(|| among(terminating, avoid, |_| true, now));
+    picked.inspect(|endpoint| endpoint.load.tried_again(now))
 }
 
 fn among<'a>(
@@ -243,7 +260,10 @@ mod tests {
         backend.endpoints[1].load.failed();
         assert_eq!(counts(&backend, 50, |_| {})[2], 0);
         tokio::time::sleep(AVOIDED).await;
-        assert!(counts(&backend, 100, |_| {})[0] > 0);
+        backend.endpoints[1].load.reached();
+        // One tries it again; the others wait for what comes of it.
+        let counts = counts(&backend, 100, |_| {});
+        assert!(counts[0] == 1 || counts[0] == 0, "{counts:?}");
     }
 
     #[tokio::test(start_paused = true)]

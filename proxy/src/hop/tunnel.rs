@@ -28,7 +28,7 @@ pub async fn open(endpoint: &Endpoint, transport: Transport, shared: &Arc<Shared
         .map_err(|error| lost(&hop, error))?;
     let answer = timeout(limits::CONNECT_TIME + limits::HANDSHAKE_TIME, answer)
         .await
-        .map_err(|_| Fault::new(Reason::ConnectTimeout))?
+        .map_err(|_| Fault::new(Reason::ConnectTimeout).replayable())?
         .map_err(|error| lost(&hop, error))?;
     match answer.status() {
         StatusCode::OK => Ok(stream(send, answer.into_body(), hop.place)),

@@ -70,7 +70,9 @@ async fn run(start: Start) {
             // The value lives on with those who look at it; when they are gone the connection ends by itself.
             drop(told);
             drop(shared);
-            driver.run(&counts).await;
+            if driver.run(&counts).await == Ended::Dead {
+                load.failed();
+            }
         }
         Err(fault) => {
             tracing::debug!(endpoint = %key.address, error = %fault, "no connection to the endpoint");
@@ -142,8 +144,19 @@ impl Watch {
     }
 }
 
+/// Why a connection ended.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    /// The peer said so, or the transport did.
+    ByItself,
+    /// The peer does not answer any more.
+    Dead,
+    /// Nobody has needed it for a while.
+    Unused,
+}
+
 impl Driver {
-    async fn run(mut self, counts: &Counts) {
+    async fn run(mut self, counts: &Counts) -> Ended {
         let mut watch = Watch {
             next: Box::pin(sleep(limits::H2_PING)),
             awaits_pong: false,
@@ -151,8 +164,8 @@ impl Driver {
         };
         let mut yielded = false;
         poll_fn(|cx| {
-            if self.look(&mut watch, counts, cx).is_ready() {
-                return Poll::Ready(());
+            if let Poll::Ready(ended) = self.look(&mut watch, counts, cx) {
+                return Poll::Ready(ended);
             }
             // Every stream that can run goes first, so that one write carries what all of them have queued.
             if !std::mem::replace(&mut yielded, true) {
@@ -160,13 +173,13 @@ impl Driver {
                 return Poll::Pending;
             }
             yielded = false;
-            self.connection.as_mut().poll(cx).map(drop)
+            self.connection.as_mut().poll(cx).map(|_| Ended::ByItself)
         })
-        .await;
+        .await
     }
 
     /// Ready when the connection is to be closed: the peer is dead, or nobody needs it.
-    fn look(&mut self, watch: &mut Watch, counts: &Counts, cx: &mut Context<'_>) -> Poll<()> {
+    fn look(&mut self, watch: &mut Watch, counts: &Counts, cx: &mut Context<'_>) -> Poll<Ended> {
         if watch.awaits_pong && self.ping.poll_pong(cx).is_ready() {
             // An error shows on the connection itself.
             watch.awaits_pong = false;
@@ -175,14 +188,14 @@ impl Driver {
         while watch.next.as_mut().poll(cx).is_ready() {
             if watch.awaits_pong {
                 tracing::debug!("an endpoint does not answer PING");
-                return Poll::Ready(());
+                return Poll::Ready(Ended::Dead);
             }
             if counts.streams.load(Relaxed) == 0 {
                 watch.idle_looks += 1;
                 if watch.idle_looks >= IDLE_LOOKS {
                     // Who would take a stream now is on this very thread, and so comes before or after.
                     counts.closed.store(true, Relaxed);
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::Unused);
                 }
             } else {
                 watch.idle_looks = 0;

@@ -33,6 +33,7 @@ pub use head::Scan;
 pub use request::{Form, RequestHead};
 pub use response::{RequestKind, ResponseHead};
 pub use send::{BodyEncoder, ChunkHead, WrongLength};
+pub use trailers::trailer_passes;
 
 /// How the end of a message's body is known (RFC 9112 6.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 
 use super::encode::{self, Connection, Edit, Fate, Forward, Framing};
 use super::fields::{At, Fields, Known, is_internal};
-use super::{BodyLength, Form, Refused, RequestHead, ResponseHead, Version, request, trailers};
+use super::{BodyLength, Form, Refused, RequestHead, ResponseHead, Version, request, trailer_passes};
 use crate::host::Host;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -258,7 +258,7 @@ fn edited(name: &HeaderName, value: &[u8], is_first: bool, how: &Forward<'_>, ou
 
 /// Writes the trailers of a map that may pass, one line each, without the blank line.
 pub fn encode_trailers(map: &HeaderMap, out: &mut BytesMut) {
-    for (name, value) in map.iter().filter(|(name, _)| trailers::passes(name.as_str())) {
+    for (name, value) in map.iter().filter(|(name, _)| trailer_passes(name.as_str())) {
         encode::field(name.as_str().as_bytes(), value.as_bytes(), out);
     }
 }

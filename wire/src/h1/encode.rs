@@ -237,7 +237,7 @@ impl Writer<'_, '_> {
             out.extend_from_slice(&fields.block[run..end]);
             (run, end) = (0, 0);
             if let Fate::Value(value) = fate {
-                field(name_bytes(fields, at), value, out);
+                field(fields.name_bytes(at), value, out);
             }
         }
         out.extend_from_slice(&fields.block[run..end]);
@@ -261,10 +261,6 @@ impl Writer<'_, '_> {
         );
         out.extend_from_slice(b"\r\n");
     }
-}
-
-fn name_bytes<'a>(fields: &'a Fields, at: &At) -> &'a [u8] {
-    &fields.line(at)[..at.name as usize]
 }
 
 /// Whether an edit may touch this name: those that say framing and connection are written by the codec alone.

@@ -100,9 +100,12 @@ pub struct Field<'a> {
 }
 
 impl Fields {
+    pub(super) fn name_bytes(&self, at: &At) -> &[u8] {
+        &self.line(at)[..at.name as usize]
+    }
+
     pub(super) fn name(&self, at: &At) -> &str {
-        let start = at.start as usize;
-        std::str::from_utf8(&self.block[start..start + at.name as usize]).expect("a parsed name is ASCII")
+        std::str::from_utf8(self.name_bytes(at)).expect("a parsed name is ASCII")
     }
 
     pub(super) fn value(&self, at: &At) -> &[u8] {
@@ -141,7 +144,7 @@ impl Fields {
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.list
             .iter()
-            .filter(move |at| at.name as usize == name.len() && self.name(at).eq_ignore_ascii_case(name))
+            .filter(move |at| self.name_bytes(at).eq_ignore_ascii_case(name.as_bytes()))
             .map(|at| self.value(at))
     }
 
@@ -164,7 +167,7 @@ impl Fields {
     pub(super) fn append_to(&self, map: &mut HeaderMap, passes: impl Fn(&At) -> bool) {
         map.reserve(self.list.len());
         for at in self.list.iter().filter(|at| passes(at)) {
-            let name = HeaderName::from_bytes(self.name(at).as_bytes()).expect("a parsed name is a token");
+            let name = HeaderName::from_bytes(self.name_bytes(at)).expect("a parsed name is a token");
             map.append(name, self.shared_value(at));
         }
     }

@@ -1,6 +1,6 @@
 //! Bodies put together: what is written around each piece of data, so that the data itself need not be copied.
 
-use super::{BodyLength, Fields, trailers};
+use super::{BodyLength, Fields, trailer_passes};
 use bytes::BytesMut;
 
 /// More or fewer bytes than the head says. The connection must be closed: what was written is not a message.
@@ -116,7 +116,7 @@ impl BodyEncoder {
     /// Writes the end of the body with trailers that came over HTTP/1. Where the body is not chunked they cannot be said
     /// and are left out ([`BodyEncoder::has_trailers`]).
     pub fn finish_with(&mut self, fields: &Fields, out: &mut BytesMut) -> Result<(), WrongLength> {
-        let kept = |name: &str| trailers::passes(name);
+        let kept = |name: &str| trailer_passes(name);
         self.end(
             |out| {
                 fields

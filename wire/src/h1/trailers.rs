@@ -5,13 +5,11 @@ use super::{Refused, Version, guard, head};
 use bytes::Bytes;
 use weft_proto::limits;
 
-/// Whether a trailer of this name may pass (RFC 9110 6.5.1): none that says where a message ends, where it goes, who sent
-/// it, or how it is to be read.
-pub(super) fn passes(name: &str) -> bool {
-    const NEVER: [&str; 17] = [
-        "age",
+/// Whether a trailer of this name may pass (RFC 9110 6.5.1): none that says where a message ends and how its bytes are to be
+/// read, where it goes, or who sent it; nor one of a single connection or of weft's own. For HTTP/2 as well.
+pub fn trailer_passes(name: &str) -> bool {
+    const NEVER: [&str; 13] = [
         "authorization",
-        "cache-control",
         "content-encoding",
         "content-range",
         "content-type",
@@ -20,10 +18,8 @@ pub(super) fn passes(name: &str) -> bool {
         "max-forwards",
         "proxy-authenticate",
         "proxy-authorization",
-        "range",
         "set-cookie",
         "trailer",
-        "vary",
         "www-authenticate",
         "x-forwarded-for",
     ];
@@ -50,7 +46,7 @@ pub(super) fn parse(block: Vec<u8>) -> Result<Fields, Refused> {
     let kept = fields
         .list
         .iter()
-        .filter(|at| passes(fields.name(at)))
+        .filter(|at| trailer_passes(fields.name(at)))
         .copied()
         .collect();
     fields.list = kept;

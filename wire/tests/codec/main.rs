@@ -11,5 +11,6 @@ mod first_bytes;
 mod properties;
 mod corpus;
 mod against_hyper;
+mod responses;
 mod against_nginx;
 mod fuzz;

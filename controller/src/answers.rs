@@ -304,7 +304,7 @@ impl Follower {
         }
         let asked = self.asked.remove(&name);
         if *told == answer.version {
-            return asked.then(|| News::Unchanged(answer.version));
+            return asked.then_some(News::Unchanged(answer.version));
         }
         told.clone_from(&answer.version);
         Some(News::Answer(answer))

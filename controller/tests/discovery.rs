@@ -1,5 +1,7 @@
 //! The whole controller on real sockets, with a client that does what a proxy does: token, certificate, stream.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{
     fs,
     net::SocketAddr,
@@ -303,12 +305,7 @@ async fn a_stream_is_resumed_by_version() {
     let mut probe = world.proxy("web").await;
     // The change is known to the controller once someone else is told of it.
     probe.follow([held[1].clone()]).await;
-    loop {
-        match probe.next().await.unwrap().content {
-            Some(Content::Unchanged(_)) => {}
-            _ => break,
-        }
-    }
+    while let Some(Content::Unchanged(_)) = probe.next().await.unwrap().content {}
     let mut proxy = world.proxy("cart").await;
     proxy.follow(held.clone()).await;
     let (mut one, mut other) = (proxy.next().await.unwrap(), proxy.next().await.unwrap());

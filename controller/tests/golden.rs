@@ -2,6 +2,8 @@
 //! proxy is told, with what is said of the routes. `UPDATE_GOLDEN=1 cargo test -p weft-controller --test golden` writes the
 //! answers anew; read the difference before you commit it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{fmt::Write, fs, path::Path};
 
 use weft_controller::{

@@ -7,7 +7,7 @@
 mod files;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     future::Future,
     path::{Path, PathBuf},
     pin::Pin,
@@ -252,12 +252,12 @@ fn read(text: &str) -> Reading {
                     None => reading.unknown = true,
                 }
             } else if let (Some(key), Some(object)) = (parsed.key, parsed.object) {
-                if reading.objects.contains_key(&key) {
-                    reading.complaints.push(format!(
-                        "{place}{name}: the object is in this file twice; the first counts"
-                    ));
-                } else {
-                    reading.objects.insert(key, object);
+                match reading.objects.entry(key) {
+                    Entry::Vacant(free) => drop(free.insert(object)),
+                    Entry::Occupied(_) => {
+                        let complaint = "the object is in this file twice; the first counts";
+                        reading.complaints.push(format!("{place}{name}: {complaint}"));
+                    }
                 }
             }
         }

@@ -223,3 +223,6 @@ fn not_found(error: &watcher::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

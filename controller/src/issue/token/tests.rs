@@ -7,13 +7,12 @@ use std::{
 
 use jsonwebtoken::{EncodingKey, Header};
 use k8s_openapi::api::authentication::v1::{TokenReviewStatus, UserInfo};
-use rcgen::{KeyPair, PublicKeyData};
+use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use super::*;
 
 fn public_pem(pair: &KeyPair) -> String {
-    let _ = pair.subject_public_key_info();
     pair.public_key_pem()
 }
 
@@ -56,7 +55,8 @@ async fn a_good_token_says_who_its_pod_is() {
 async fn t53_a_token_for_another_audience_or_past_its_end_or_of_another_key_is_refused() {
     let (pair, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let tokens = SandboxTokens::new(public_pem(&pair).as_bytes()).unwrap();
-    let changes: [(&str, fn(&mut Value)); 12] = [
+    type Change = (&'static str, fn(&mut Value));
+    let changes: [Change; 12] = [
         ("another audience", |c| {
             c["aud"] = json!(["https://kubernetes.default.svc"])
         }),

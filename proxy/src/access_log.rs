@@ -42,7 +42,11 @@ impl Line {
         if !is_on() {
             return Self::default();
         }
-        Self(SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| String::with_capacity(512)))
+        Self(
+            SPARE
+                .with_borrow_mut(Vec::pop)
+                .unwrap_or_else(|| String::with_capacity(512)),
+        )
     }
 
     /// Adds text from anywhere.
@@ -138,7 +142,10 @@ fn push_address(out: &mut String, address: SocketAddr) {
 /// Appends what a JSON string may hold and a terminal may show; everything else as `\u....`.
 fn escape(out: &mut String, value: &[u8]) {
     let value = &value[..value.len().min(FIELD)];
-    if value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+    if value
+        .iter()
+        .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+    {
         out.push_str(std::str::from_utf8(value).unwrap_or_default());
         return;
     }
@@ -225,7 +232,9 @@ pub fn start(out: impl Write + Send + 'static) -> io::Result<()> {
         wake: Condvar::new(),
         ended: AtomicBool::new(false),
     });
-    std::thread::Builder::new().name("access-log".into()).spawn(move || writer(log, out))?;
+    std::thread::Builder::new()
+        .name("access-log".into())
+        .spawn(move || writer(log, out))?;
     Ok(())
 }
 

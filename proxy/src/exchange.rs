@@ -55,7 +55,11 @@ fn record(request: &Request, wants: &Wants, connection: &Connection) -> Record {
         None if request.is_h1() => Protocol::Http1,
         None => Protocol::Http2,
     });
-    record.request(request.own_method().as_bytes(), request.host().unwrap_or_default(), request.target());
+    record.request(
+        request.own_method().as_bytes(),
+        request.host().unwrap_or_default(),
+        request.target(),
+    );
     record
 }
 
@@ -71,7 +75,12 @@ async fn run(
         Ok(Plan::Redirect(status, location)) => return client.redirect(status, &location, record).await,
         Ok(Plan::Go(go)) => {
             let Some(time) = go.request_timeout else {
-                return finish(go_on(client, &request, wants, *go, connection, record).await, client, record).await;
+                return finish(
+                    go_on(client, &request, wants, *go, connection, record).await,
+                    client,
+                    record,
+                )
+                .await;
             };
             let deadline = record.started() + time;
             match tokio::time::timeout_at(deadline, go_on(client, &request, wants, *go, connection, record)).await {
@@ -126,7 +135,12 @@ async fn go_on(
             },
         };
         match ended {
-            Err(fault) if fault.may_replay() && !client.has_begun() && client.kept.is_complete() && attempt < limits::ATTEMPTS => {
+            Err(fault)
+                if fault.may_replay()
+                    && !client.has_begun()
+                    && client.kept.is_complete()
+                    && attempt < limits::ATTEMPTS =>
+            {
                 record.retried(&fault);
                 // A connection that had ended says nothing about its endpoint.
                 if !matches!(fault.reason, Reason::HopGone | Reason::ServerGone) {
@@ -154,7 +168,14 @@ async fn try_one(
     record.endpoint(lease.address, lease.identity_label.as_ref(), transport.label());
     let (way, label) = server::open(lease, transport, request, wants, connection).await?;
     record.hop(label);
-    let mut talk = Talk { go, request, wants, lease, connection, record };
+    let mut talk = Talk {
+        go,
+        request,
+        wants,
+        lease,
+        connection,
+        record,
+    };
     match way {
         Way::H1(way) => talk.over_h1(client, way).await,
         Way::H2(mut hop) => {
@@ -195,7 +216,14 @@ impl Talk<'_> {
         let key = upgrade::add_key(self.request, self.wants, &mut self.go.changes);
         let has_body = *self.wants == Wants::Answer && client.has_body();
         let reused = way.reused;
-        let mut server = Server::h1(&mut way.conn, reused, self.request, &self.go.changes, self.wants, has_body);
+        let mut server = Server::h1(
+            &mut way.conn,
+            reused,
+            self.request,
+            &self.go.changes,
+            self.wants,
+            has_body,
+        );
         let talked = self.over(client, &mut server, key.as_deref()).await;
         match talked {
             Ok(Said::Answer { reusable }) => {
@@ -224,7 +252,9 @@ impl Talk<'_> {
             Said::Answer { .. } => Ok(Talked::Answered(client.end())),
             Said::Switched => {
                 let gone = || Fault::new(Reason::Internal);
-                let Half::H2(half) = server.half else { return Err(gone()) };
+                let Half::H2(half) = server.half else {
+                    return Err(gone());
+                };
                 let (receive, ahead) = half.receiver.ok_or_else(gone)?.into_parts();
                 let send = half.sender.map(Sender::into_stream).ok_or_else(gone)?;
                 Ok(Talked::Tunnel(send, receive, ahead))
@@ -282,7 +312,9 @@ impl Talk<'_> {
             // It answered before it had heard everything, and does not want the rest.
             server.cancel(Some(::h2::Reason::NO_ERROR));
         }
-        Ok(Said::Answer { reusable: keeps && client.up.is_finished() })
+        Ok(Said::Answer {
+            reusable: keeps && client.up.is_finished(),
+        })
     }
 
     /// The request's body on its way, until a head comes back.
@@ -302,7 +334,10 @@ impl Talk<'_> {
                     client.hold_early(cx);
                 }
             } else if !client.up.is_done() {
-                match client.up.poll(cx, &mut client.half, &mut server.half, Some(&mut client.kept)) {
+                match client
+                    .up
+                    .poll(cx, &mut client.half, &mut server.half, Some(&mut client.kept))
+                {
                     Poll::Ready(Err(Broken::Source(cause))) => return Poll::Ready(Err(client::broken(cause))),
                     // What it has to say about that is still to be read.
                     Poll::Ready(Err(Broken::Sink(_))) => client.up.give_up(),
@@ -328,10 +363,8 @@ impl Talk<'_> {
                 clock.stop();
                 continue;
             }
-            if is_sending && client.is_h1() {
-                if clock.poll(cx, limits::BODY_IDLE, client.up.bytes != before).is_ready() {
-                    return Poll::Ready(Err(Fault::new(Reason::RequestBodyIdle)));
-                }
+            if is_sending && client.is_h1() && clock.poll(cx, limits::BODY_IDLE, client.up.bytes != before).is_ready() {
+                return Poll::Ready(Err(Fault::new(Reason::RequestBodyIdle)));
             }
             return Poll::Pending;
         }
@@ -375,7 +408,9 @@ fn poll_bodies(
 
 /// The code of the reset that a fault came from.
 fn reason_of(fault: &Fault) -> Option<::h2::Reason> {
-    std::error::Error::source(fault)?.downcast_ref::<::h2::Error>()?.reason()
+    std::error::Error::source(fault)?
+        .downcast_ref::<::h2::Error>()?
+        .reason()
 }
 
 /// A timer that exists only once something is waited for.

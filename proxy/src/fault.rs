@@ -268,22 +268,37 @@ pub struct Fault {
 impl Fault {
     /// A fault at the reason's own stage, by the reason's usual culprit, not to be tried again.
     pub fn new(reason: Reason) -> Self {
-        Self { stage: reason.stage(), blame: reason.blame(), reason, replay: Replay::Never, source: None }
+        Self {
+            stage: reason.stage(),
+            blame: reason.blame(),
+            reason,
+            replay: Replay::Never,
+            source: None,
+        }
     }
 
     /// The same with the error that caused it.
     pub fn because(reason: Reason, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { source: Some(source.into()), ..Self::new(reason) }
+        Self {
+            source: Some(source.into()),
+            ..Self::new(reason)
+        }
     }
 
     /// Says that certainly nothing was processed, so that another endpoint may be tried.
     pub fn replayable(self) -> Self {
-        Self { replay: Replay::IfNothingSent, ..self }
+        Self {
+            replay: Replay::IfNothingSent,
+            ..self
+        }
     }
 
     /// Says that it may not be tried again.
     pub fn final_(self) -> Self {
-        Self { replay: Replay::Never, ..self }
+        Self {
+            replay: Replay::Never,
+            ..self
+        }
     }
 
     /// The same fault at another stage.
@@ -324,7 +339,13 @@ impl fmt::Display for Fault {
 
 impl fmt::Debug for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} at {} by {}: {self}", self.reason.label(), self.stage.name(), self.blame.name())
+        write!(
+            out,
+            "{} at {} by {}: {self}",
+            self.reason.label(),
+            self.stage.name(),
+            self.blame.name()
+        )
     }
 }
 
@@ -346,7 +367,13 @@ mod tests {
         assert_eq!(labels.len(), Reason::ALL.len());
         assert_eq!(texts.len(), Reason::ALL.len());
         for reason in Reason::ALL {
-            assert!(reason.label().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{reason:?}");
+            assert!(
+                reason
+                    .label()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{reason:?}"
+            );
             assert!((400..600).contains(&reason.status()), "{reason:?}");
         }
     }

@@ -48,7 +48,11 @@ impl Out {
     }
 
     fn text(&mut self) -> &mut BytesMut {
-        let text = if self.large.is_empty() { &mut self.first } else { &mut self.last };
+        let text = if self.large.is_empty() {
+            &mut self.first
+        } else {
+            &mut self.last
+        };
         if text.capacity() == 0 {
             *text = take_text();
         }
@@ -77,7 +81,12 @@ impl Out {
 impl Conn {
     /// A connection over `io`.
     pub fn new(io: Io) -> Self {
-        Self { io, unread: Unread::default(), out: Out::default(), ended: false }
+        Self {
+            io,
+            unread: Unread::default(),
+            out: Out::default(),
+            ended: false,
+        }
     }
 
     /// Reads once; 0 says that the other side has ended its direction. At most `limit` unread bytes are held.

@@ -42,8 +42,9 @@ pub struct Dimensions {
 }
 
 /// Upper bounds of latency, in seconds.
-const LATENCY: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const LATENCY: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
 /// Upper bounds of the time that tunnels are open, in seconds.
 const TUNNEL: &[f64] = &[0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
 /// Upper bounds of the time that detection takes, in seconds.
@@ -58,29 +59,117 @@ enum Sort {
 
 /// Every family: name, sort, help.
 const FAMILIES: &[(&str, Sort, &str)] = &[
-    ("weft_connections_total", Sort::Counter, "Connections accepted, by direction and security (mesh or plaintext)."),
-    ("weft_connections_open", Sort::Gauge, "Connections open now, by direction and security (mesh or plaintext)."),
-    ("weft_connection_faults_total", Sort::Counter, "Connections that failed, by stage, blame and reason."),
-    ("weft_requests_total", Sort::Counter, "HTTP requests that ended, by status class and reason of failure."),
-    ("weft_request_duration_seconds", Sort::Histogram(0), "Time from a request's head to the end of its response, or until it became a tunnel."),
-    ("weft_request_body_bytes_total", Sort::Counter, "Bytes of request bodies."),
-    ("weft_response_body_bytes_total", Sort::Counter, "Bytes of response bodies."),
-    ("weft_grpc_responses_total", Sort::Counter, "gRPC calls that ended, by grpc-status."),
-    ("weft_retries_total", Sort::Counter, "Attempts given up for another one, by reason."),
-    ("weft_tunnels_open", Sort::Gauge, "Upgraded and opaque connections open now."),
-    ("weft_tunnels_total", Sort::Counter, "Upgraded and opaque connections that ended, by reason of failure."),
-    ("weft_tunnel_duration_seconds", Sort::Histogram(1), "Time that upgraded and opaque connections were open."),
-    ("weft_tunnel_received_bytes_total", Sort::Counter, "Bytes from clients through upgraded and opaque connections."),
-    ("weft_tunnel_sent_bytes_total", Sort::Counter, "Bytes to clients through upgraded and opaque connections."),
-    ("weft_detections_total", Sort::Counter, "Connections whose protocol was looked for, by what was found."),
-    ("weft_detection_duration_seconds", Sort::Histogram(2), "Time until the protocol was certain."),
-    ("weft_hop_connections_total", Sort::Counter, "Connections opened to endpoints, by hop and outcome."),
-    ("weft_certificate_expiry_timestamp_seconds", Sort::Gauge, "When the workload certificate expires, in seconds since 1970."),
-    ("weft_limit_reached_total", Sort::Counter, "How often a limit was reached, by its name in `weft limits`."),
-    ("weft_access_log_dropped_total", Sort::Counter, "Lines of the access log that were dropped because its queue was full."),
-    ("weft_discovery_connected", Sort::Gauge, "1 while the stream to the controller is up."),
+    (
+        "weft_connections_total",
+        Sort::Counter,
+        "Connections accepted, by direction and security (mesh or plaintext).",
+    ),
+    (
+        "weft_connections_open",
+        Sort::Gauge,
+        "Connections open now, by direction and security (mesh or plaintext).",
+    ),
+    (
+        "weft_connection_faults_total",
+        Sort::Counter,
+        "Connections that failed, by stage, blame and reason.",
+    ),
+    (
+        "weft_requests_total",
+        Sort::Counter,
+        "HTTP requests that ended, by status class and reason of failure.",
+    ),
+    (
+        "weft_request_duration_seconds",
+        Sort::Histogram(0),
+        "Time from a request's head to the end of its response, or until it became a tunnel.",
+    ),
+    (
+        "weft_request_body_bytes_total",
+        Sort::Counter,
+        "Bytes of request bodies.",
+    ),
+    (
+        "weft_response_body_bytes_total",
+        Sort::Counter,
+        "Bytes of response bodies.",
+    ),
+    (
+        "weft_grpc_responses_total",
+        Sort::Counter,
+        "gRPC calls that ended, by grpc-status.",
+    ),
+    (
+        "weft_retries_total",
+        Sort::Counter,
+        "Attempts given up for another one, by reason.",
+    ),
+    (
+        "weft_tunnels_open",
+        Sort::Gauge,
+        "Upgraded and opaque connections open now.",
+    ),
+    (
+        "weft_tunnels_total",
+        Sort::Counter,
+        "Upgraded and opaque connections that ended, by reason of failure.",
+    ),
+    (
+        "weft_tunnel_duration_seconds",
+        Sort::Histogram(1),
+        "Time that upgraded and opaque connections were open.",
+    ),
+    (
+        "weft_tunnel_received_bytes_total",
+        Sort::Counter,
+        "Bytes from clients through upgraded and opaque connections.",
+    ),
+    (
+        "weft_tunnel_sent_bytes_total",
+        Sort::Counter,
+        "Bytes to clients through upgraded and opaque connections.",
+    ),
+    (
+        "weft_detections_total",
+        Sort::Counter,
+        "Connections whose protocol was looked for, by what was found.",
+    ),
+    (
+        "weft_detection_duration_seconds",
+        Sort::Histogram(2),
+        "Time until the protocol was certain.",
+    ),
+    (
+        "weft_hop_connections_total",
+        Sort::Counter,
+        "Connections opened to endpoints, by hop and outcome.",
+    ),
+    (
+        "weft_certificate_expiry_timestamp_seconds",
+        Sort::Gauge,
+        "When the workload certificate expires, in seconds since 1970.",
+    ),
+    (
+        "weft_limit_reached_total",
+        Sort::Counter,
+        "How often a limit was reached, by its name in `weft limits`.",
+    ),
+    (
+        "weft_access_log_dropped_total",
+        Sort::Counter,
+        "Lines of the access log that were dropped because its queue was full.",
+    ),
+    (
+        "weft_discovery_connected",
+        Sort::Gauge,
+        "1 while the stream to the controller is up.",
+    ),
     ("weft_destinations", Sort::Gauge, "Destinations that the proxy follows."),
-    ("weft_metric_series", Sort::Gauge, "Series that the metrics have; beyond METRIC_SERIES they are counted as other."),
+    (
+        "weft_metric_series",
+        Sort::Gauge,
+        "Series that the metrics have; beyond METRIC_SERIES they are counted as other.",
+    ),
 ];
 
 const BOUNDS: [&[f64]; 3] = [LATENCY, TUNNEL, DETECTION];
@@ -94,7 +183,11 @@ struct Buckets {
 
 impl Buckets {
     fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum_nanos: AtomicU64::new(0) }
+        Self {
+            bounds,
+            counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            sum_nanos: AtomicU64::new(0),
+        }
     }
 }
 
@@ -122,7 +215,10 @@ impl Capped {
         }
         let full = seen.len() >= limits::METRIC_SERIES;
         let key = if full {
-            let labels: Vec<Label> = key.labels().map(|label| Label::new(label.key().to_owned(), "other")).collect();
+            let labels: Vec<Label> = key
+                .labels()
+                .map(|label| Label::new(label.key().to_owned(), "other"))
+                .collect();
             Key::from_parts(key.name().to_owned(), labels)
         } else {
             key.clone()
@@ -138,12 +234,19 @@ impl Capped {
     fn render_histograms(&self, out: &mut String) {
         let histograms = self.histograms.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, series) in histograms.iter() {
-            let help = FAMILIES.iter().find(|(family, ..)| family == name).map_or("", |(_, _, help)| help);
+            let help = FAMILIES
+                .iter()
+                .find(|(family, ..)| family == name)
+                .map_or("", |(_, _, help)| help);
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
             for (key, buckets) in series {
                 let mut labels = String::new();
                 for label in key.labels() {
-                    let value = label.value().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                    let value = label
+                        .value()
+                        .replace('\\', "\\\\")
+                        .replace('"', "\\\"")
+                        .replace('\n', "\\n");
                     let _ = write!(labels, "{}=\"{value}\",", label.key());
                 }
                 let mut count = 0;
@@ -155,7 +258,10 @@ impl Capped {
                 let labels_only = labels.trim_end_matches(',');
                 let sum = buckets.sum_nanos.load(Ordering::Relaxed) as f64 / 1e9;
                 let _ = writeln!(out, "{name}_bucket{{{labels}le=\"+Inf\"}} {count}");
-                let _ = writeln!(out, "{name}_sum{{{labels_only}}} {sum}\n{name}_count{{{labels_only}}} {count}");
+                let _ = writeln!(
+                    out,
+                    "{name}_sum{{{labels_only}}} {sum}\n{name}_count{{{labels_only}}} {count}"
+                );
             }
         }
     }
@@ -202,8 +308,11 @@ pub fn install() {
     RECORDER.get_or_init(|| {
         let inner = PrometheusBuilder::new().build_recorder();
         let handle = inner.handle();
-        let recorder: &'static Capped =
-            Box::leak(Box::new(Capped { inner, seen: Mutex::default(), histograms: Mutex::default() }));
+        let recorder: &'static Capped = Box::leak(Box::new(Capped {
+            inner,
+            seen: Mutex::default(),
+            histograms: Mutex::default(),
+        }));
         // The only other recorder could be one that a library's user set before; ours is then rendered empty.
         let _ = ::metrics::set_global_recorder(recorder);
         for (name, sort, help) in FAMILIES {
@@ -219,7 +328,9 @@ pub fn install() {
 
 /// All metrics, in Prometheus' text format.
 pub fn render() -> String {
-    let Some((recorder, handle)) = RECORDER.get() else { return String::new() };
+    let Some((recorder, handle)) = RECORDER.get() else {
+        return String::new();
+    };
     ::metrics::gauge!("weft_metric_series").set(recorder.series() as f64);
     let mut text = handle.render();
     recorder.render_histograms(&mut text);
@@ -302,12 +413,15 @@ pub(crate) fn retried(direction: Direction, reason: Reason) {
     ::metrics::counter!("weft_retries_total", "direction" => direction.name(), "reason" => reason.label()).increment(1);
 }
 
+/// Class of the status, and reason of the failure.
+type Outcome = (u8, Option<Reason>);
+
 /// The handles for one combination of labels, each made at its first use.
 struct Handles {
     /// Holds the names whose addresses are the key, so that no other name can come to lie there.
     dimensions: Dimensions,
     labels: Vec<Label>,
-    requests: RefCell<Vec<((u8, Option<Reason>), Counter)>>,
+    requests: RefCell<Vec<(Outcome, Counter)>>,
     grpc: RefCell<Vec<(u32, Counter)>>,
     duration: Histogram,
     request_bytes: Counter,
@@ -329,7 +443,11 @@ fn address(dimensions: &Dimensions) -> Address {
 }
 
 fn labels(dimensions: &Dimensions) -> Vec<Label> {
-    let name = |name: Option<&Arc<str>>| name.map_or(SharedString::const_str("none"), |name| SharedString::from_shared(name.clone()));
+    let name = |name: Option<&Arc<str>>| {
+        name.map_or(SharedString::const_str("none"), |name| {
+            SharedString::from_shared(name.clone())
+        })
+    };
     vec![
         Label::from_static_parts("direction", dimensions.direction.name()),
         Label::new("route", name(dimensions.rule.as_ref().map(|rule| &rule.route))),
@@ -401,20 +519,25 @@ pub(crate) fn request(
     with_handles(dimensions, |handles| {
         let class = u8::try_from(status / 100).unwrap_or(0);
         let mut requests = handles.requests.borrow_mut();
-        let found = requests.iter().position(|(key, _)| *key == (class, reason)).unwrap_or_else(|| {
-            let status = match class {
-                1 => "1xx",
-                2 => "2xx",
-                3 => "3xx",
-                4 => "4xx",
-                5 => "5xx",
-                _ => "none",
-            };
-            let more =
-                [("status", SharedString::const_str(status)), ("reason", SharedString::const_str(reason.map_or("none", Reason::label)))];
-            requests.push(((class, reason), counter("weft_requests_total", &handles.labels, &more)));
-            requests.len() - 1
-        });
+        let found = requests
+            .iter()
+            .position(|(key, _)| *key == (class, reason))
+            .unwrap_or_else(|| {
+                let status = match class {
+                    1 => "1xx",
+                    2 => "2xx",
+                    3 => "3xx",
+                    4 => "4xx",
+                    5 => "5xx",
+                    _ => "none",
+                };
+                let more = [
+                    ("status", SharedString::const_str(status)),
+                    ("reason", SharedString::const_str(reason.map_or("none", Reason::label))),
+                ];
+                requests.push(((class, reason), counter("weft_requests_total", &handles.labels, &more)));
+                requests.len() - 1
+            });
         requests[found].1.increment(1);
         handles.duration.record(took.as_secs_f64());
         if let Some(status) = grpc_status {
@@ -422,8 +545,15 @@ pub(crate) fn request(
             let status = status.min(17);
             let mut grpc = handles.grpc.borrow_mut();
             let found = grpc.iter().position(|(known, _)| *known == status).unwrap_or_else(|| {
-                let label = if status > 16 { SharedString::const_str("other") } else { status.to_string().into() };
-                grpc.push((status, counter("weft_grpc_responses_total", &handles.labels, &[("grpc_status", label)])));
+                let label = if status > 16 {
+                    SharedString::const_str("other")
+                } else {
+                    status.to_string().into()
+                };
+                grpc.push((
+                    status,
+                    counter("weft_grpc_responses_total", &handles.labels, &[("grpc_status", label)]),
+                ));
                 grpc.len() - 1
             });
             grpc[found].1.increment(1);
@@ -449,7 +579,13 @@ pub(crate) fn tunnel_opened(dimensions: &Dimensions) {
     tunnels_open(dimensions).increment(1.0);
 }
 
-pub(crate) fn tunnel_closed(dimensions: &Dimensions, reason: Option<Reason>, open_for: Duration, received: u64, sent: u64) {
+pub(crate) fn tunnel_closed(
+    dimensions: &Dimensions,
+    reason: Option<Reason>,
+    open_for: Duration,
+    received: u64,
+    sent: u64,
+) {
     tunnels_open(dimensions).decrement(1.0);
     let labels = labels(dimensions);
     let reason = SharedString::const_str(reason.map_or("none", Reason::label));
@@ -469,7 +605,10 @@ mod tests {
             direction: Direction::Outbound,
             protocol: Protocol::Grpc,
             hop: Hop::Mesh,
-            rule: Some(RuleName { route: "HTTPRoute/a/b".into(), rule: "0".into() }),
+            rule: Some(RuleName {
+                route: "HTTPRoute/a/b".into(),
+                rule: "0".into(),
+            }),
             backend: Some(backend.into()),
             peer: Some("spiffe://cluster.local/ns/a/sa/b".into()),
         }
@@ -480,11 +619,23 @@ mod tests {
         install();
         let dimensions = dimensions("metrics/promtool:80");
         request(&dimensions, 200, None, Duration::from_millis(3), Some(0));
-        request(&dimensions, 503, Some(Reason::NoEndpoint), Duration::from_millis(3), Some(14));
+        request(
+            &dimensions,
+            503,
+            Some(Reason::NoEndpoint),
+            Duration::from_millis(3),
+            Some(14),
+        );
         bodies(&dimensions, 1, 2);
         tunnel_opened(&dimensions);
         tunnel_closed(&dimensions, None, Duration::from_secs(5), 3, 4);
-        let facts = Facts::new(Direction::Inbound, ([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into(), None, false);
+        let facts = Facts::new(
+            Direction::Inbound,
+            ([127, 0, 0, 1], 1).into(),
+            ([127, 0, 0, 1], 2).into(),
+            None,
+            false,
+        );
         connection_opened(&facts);
         connection_closed(&facts, Some((Stage::Detect, Blame::Client, Reason::BadHello)));
         detected(Direction::Inbound, Protocol::Http1, Duration::from_millis(1));
@@ -508,18 +659,35 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn()
             .expect("promtool is needed for this test: install Prometheus' package (Debian: prometheus)");
-        promtool.stdin.take().expect("piped").write_all(text.as_bytes()).unwrap();
+        promtool
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(text.as_bytes())
+            .unwrap();
         let said = promtool.wait_with_output().unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&said.stdout),
+            String::from_utf8_lossy(&said.stderr)
+        );
         assert!(said.trim().is_empty(), "{said}\n{text}");
     }
 
     #[test]
     fn t59_series_stop_at_their_cap() {
         let inner = PrometheusBuilder::new().build_recorder();
-        let capped = Capped { inner, seen: Mutex::default(), histograms: Mutex::default() };
+        let capped = Capped {
+            inner,
+            seen: Mutex::default(),
+            histograms: Mutex::default(),
+        };
         for number in 0..limits::METRIC_SERIES + 1000 {
-            capped.admit(&key("weft_requests_total", &labels(&dimensions(&number.to_string())), &[]));
+            capped.admit(&key(
+                "weft_requests_total",
+                &labels(&dimensions(&number.to_string())),
+                &[],
+            ));
         }
         assert_eq!(capped.series(), limits::METRIC_SERIES + 1);
     }
@@ -530,7 +698,14 @@ mod tests {
         buckets.record(0.0005);
         buckets.record(0.0006);
         buckets.record(1e9);
-        assert_eq!(buckets.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>()[..2], [1, 1]);
+        assert_eq!(
+            buckets
+                .counts
+                .iter()
+                .map(|count| count.load(Ordering::Relaxed))
+                .collect::<Vec<_>>()[..2],
+            [1, 1]
+        );
         assert_eq!(buckets.counts[LATENCY.len()].load(Ordering::Relaxed), 1);
     }
 }

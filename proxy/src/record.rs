@@ -24,7 +24,6 @@ use tokio::time::Instant;
 
 pub use crate::role::Direction;
 
-
 /// What the client spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -141,7 +140,15 @@ impl Facts {
     ) -> Arc<Self> {
         let peer = peer.map(intern);
         let line = access_log::connection_part(connection, direction, client, destination, peer.as_deref(), mesh);
-        Arc::new(Self { connection, direction, client, destination, peer, mesh, line })
+        Arc::new(Self {
+            connection,
+            direction,
+            client,
+            destination,
+            peer,
+            mesh,
+            line,
+        })
     }
 }
 
@@ -329,7 +336,12 @@ impl Record {
     /// What went wrong. The first one stands.
     pub fn fault(&mut self, fault: &Fault) {
         if self.fault.is_none() {
-            self.fault = Some((fault.stage, fault.blame, fault.reason, fault.to_string().into_boxed_str()));
+            self.fault = Some((
+                fault.stage,
+                fault.blame,
+                fault.reason,
+                fault.to_string().into_boxed_str(),
+            ));
         }
     }
 
@@ -366,7 +378,13 @@ impl Record {
         let logged = match self.kind {
             Kind::Exchange => {
                 let until = self.tunnel.unwrap_or(now);
-                metrics::request(&self.dimensions, self.status, reason, until - self.started, self.grpc_status);
+                metrics::request(
+                    &self.dimensions,
+                    self.status,
+                    reason,
+                    until - self.started,
+                    self.grpc_status,
+                );
                 match self.tunnel {
                     Some(since) => {
                         metrics::tunnel_closed(&self.dimensions, reason, now - since, self.received, self.sent)
@@ -376,7 +394,12 @@ impl Record {
                 true
             }
             Kind::Connection => {
-                metrics::connection_closed(&self.facts, self.fault.as_ref().map(|(stage, blame, reason, _)| (*stage, *blame, *reason)));
+                metrics::connection_closed(
+                    &self.facts,
+                    self.fault
+                        .as_ref()
+                        .map(|(stage, blame, reason, _)| (*stage, *blame, *reason)),
+                );
                 if let Some(since) = self.tunnel {
                     metrics::tunnel_closed(&self.dimensions, reason, now - since, self.received, self.sent);
                 }

@@ -48,8 +48,15 @@ impl Answer<'_> {
     }
 
     fn line(&self, status: u16, out: &mut BytesMut) {
-        let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        let _ = write!(out, "{} {status} {}\r\n", self.version.as_str(), reason.unwrap_or("Failed"));
+        let reason = StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason());
+        let _ = write!(
+            out,
+            "{} {status} {}\r\n",
+            self.version.as_str(),
+            reason.unwrap_or("Failed")
+        );
     }
 
     fn end(&self, text: Option<&str>, out: &mut BytesMut) {
@@ -68,13 +75,17 @@ impl Answer<'_> {
 
 /// Whether a request is a gRPC call, which must be answered as one.
 pub fn is_grpc(fields: &http::HeaderMap) -> bool {
-    fields.get(header::CONTENT_TYPE).is_some_and(|value| is_grpc_type(value.as_bytes()))
+    fields
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| is_grpc_type(value.as_bytes()))
 }
 
 /// `application/grpc`, `application/grpc+proto` and others, but not `application/grpc-web`.
 pub fn is_grpc_type(value: &[u8]) -> bool {
     const TYPE: &[u8] = b"application/grpc";
-    value.get(..TYPE.len()).is_some_and(|start| start.eq_ignore_ascii_case(TYPE))
+    value
+        .get(..TYPE.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(TYPE))
         && matches!(value.get(TYPE.len()), None | Some(b'+' | b';' | b' '))
 }
 
@@ -115,7 +126,10 @@ fn percent_encoded(text: &str) -> HeaderValue {
 
 /// The code with which a stream is reset whose response had begun, or cannot be given.
 pub fn reset_code(fault: &Fault) -> h2::Reason {
+    let source = std::error::Error::source(fault).and_then(|source| source.downcast_ref::<h2::Error>());
     match fault.reason {
+        // The server's own code goes on.
+        Reason::ServerReset => source.and_then(h2::Error::reason).unwrap_or(h2::Reason::INTERNAL_ERROR),
         Reason::StreamRefused | Reason::ConnectRefused if fault.may_replay() => h2::Reason::REFUSED_STREAM,
         Reason::BadRequest | Reason::BadRequestBody | Reason::BadMeshField => h2::Reason::PROTOCOL_ERROR,
         Reason::HeadTooLarge | Reason::ConnectionLimit => h2::Reason::ENHANCE_YOUR_CALM,
@@ -136,8 +150,13 @@ mod tests {
         String::from_utf8(out.to_vec()).unwrap()
     }
 
-    const PLAIN: Answer<'_> =
-        Answer { version: Version::H11, is_head: false, close: false, status: None, location: None };
+    const PLAIN: Answer<'_> = Answer {
+        version: Version::H11,
+        is_head: false,
+        close: false,
+        status: None,
+        location: None,
+    };
 
     #[test]
     fn a_fault_says_what_failed_in_status_field_and_body() {
@@ -146,9 +165,17 @@ mod tests {
             "HTTP/1.1 503 Service Unavailable\r\nweft-error: no_endpoint: no endpoint is available\r\n\
              content-type: text/plain\r\ncontent-length: 38\r\n\r\nno_endpoint: no endpoint is available\n"
         );
-        let head = answered(&Answer { is_head: true, close: true, version: Version::H10, ..PLAIN });
+        let head = answered(&Answer {
+            is_head: true,
+            close: true,
+            version: Version::H10,
+            ..PLAIN
+        });
         assert!(head.starts_with("HTTP/1.0 503 "));
-        assert!(head.ends_with("content-length: 38\r\nconnection: close\r\n\r\n"), "{head}");
+        assert!(
+            head.ends_with("content-length: 38\r\nconnection: close\r\n\r\n"),
+            "{head}"
+        );
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Client<'a> {
     /// The response's body on its way.
     pub down: Pump,
     face: Face,
+    /// A body follows the request's head.
+    has_body: bool,
     /// The answer's head was composed.
     begun: bool,
 }
@@ -70,7 +72,15 @@ impl<'a> Client<'a> {
         half.decoder = BodyDecoder::request(head.body());
         let expects = head.expects_continue() && half.conn.unread.is_empty();
         let keep = head.keep_alive() && !closing && head.upgrade().is_none() && !head.is_connect();
-        Self::new(Half::H1(half), Face::H1 { version: head.version(), kind: head.kind(), keep, expects })
+        Self::new(
+            Half::H1(half),
+            Face::H1 {
+                version: head.version(),
+                kind: head.kind(),
+                keep,
+                expects,
+            },
+        )
     }
 
     /// A request on an HTTP/2 stream. `mesh`: from a weft.
@@ -82,20 +92,40 @@ impl<'a> Client<'a> {
         is_grpc: bool,
     ) -> Client<'static> {
         let receiver = Some(Receiver::new(body));
-        let half = H2Half { receiver, sender: None, expected };
-        Client::new(Half::H2(half), Face::H2 { respond: Some(respond), mesh, is_grpc })
+        let half = H2Half {
+            receiver,
+            sender: None,
+            expected,
+        };
+        Client::new(
+            Half::H2(half),
+            Face::H2 {
+                respond: Some(respond),
+                mesh,
+                is_grpc,
+            },
+        )
     }
 
     fn new(half: Half<'a>, face: Face) -> Self {
-        Self { half, kept: Kept::default(), up: Pump::default(), down: Pump::default(), face, begun: false }
+        let has_body = match &half {
+            Half::H1(half) => !half.decoder.is_end(),
+            Half::H2(half) => half.receiver.as_ref().is_some_and(|receiver| !receiver.is_over()),
+        };
+        Self {
+            half,
+            kept: Kept::default(),
+            up: Pump::default(),
+            down: Pump::default(),
+            face,
+            has_body,
+            begun: false,
+        }
     }
 
     /// Whether a body follows the request's head.
     pub fn has_body(&self) -> bool {
-        match &self.half {
-            Half::H1(half) => !half.decoder.is_end(),
-            Half::H2(half) => half.receiver.as_ref().is_some_and(|receiver| !receiver.is_over()),
-        }
+        self.has_body
     }
 
     /// Whether the answer's head was composed.
@@ -115,17 +145,21 @@ impl<'a> Client<'a> {
 
     /// It need not wait any longer. `tell`: nobody else has told it.
     pub fn go_on(&mut self, tell: bool) {
-        if let (Face::H1 { expects, .. }, Half::H1(half)) = (&mut self.face, &mut self.half) {
-            if std::mem::take(expects) && tell {
-                half.conn.put(b"HTTP/1.1 100 Continue\r\n\r\n");
-            }
+        if let (Face::H1 { expects, .. }, Half::H1(half)) = (&mut self.face, &mut self.half)
+            && std::mem::take(expects)
+            && tell
+        {
+            half.conn.put(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
     }
 
     /// Looks whether the client went away while nothing is wanted from it.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
         match (&mut self.half, &mut self.face) {
-            (Half::H1(half), _) => half.conn.poll_broken(cx).map(|error| Fault::because(Reason::ClientGone, error)),
+            (Half::H1(half), _) => half
+                .conn
+                .poll_broken(cx)
+                .map(|error| Fault::because(Reason::ClientGone, error)),
             (Half::H2(half), Face::H2 { respond, .. }) => {
                 let reset = match (&mut half.sender, respond) {
                     (Some(sender), _) if sender.is_over() => Poll::Pending,
@@ -144,7 +178,11 @@ impl<'a> Client<'a> {
 
     /// Holds what comes before the answer that it is meant for, as far as [`limits::EARLY`].
     pub fn hold_early(&mut self, cx: &mut Context<'_>) {
-        if let Half::H2(H2Half { receiver: Some(receiver), .. }) = &mut self.half {
+        if let Half::H2(H2Half {
+            receiver: Some(receiver),
+            ..
+        }) = &mut self.half
+        {
             receiver.take_in_up_to(cx, limits::EARLY);
         }
     }
@@ -152,17 +190,43 @@ impl<'a> Client<'a> {
     /// Passes an interim head on. HTTP/1.0 knows none.
     pub fn interim(&mut self, response: Response) -> Result<(), Fault> {
         match (&mut self.face, &mut self.half) {
-            (Face::H1 { version: Version::H10, .. }, _) => {}
-            (Face::H1 { version, kind, expects, .. }, Half::H1(half)) => {
+            (
+                Face::H1 {
+                    version: Version::H10, ..
+                },
+                _,
+            ) => {}
+            (
+                Face::H1 {
+                    version, kind, expects, ..
+                },
+                Half::H1(half),
+            ) => {
                 if response.status() == 100 {
                     *expects = false;
                 }
-                let how = ToClient { version: *version, kind: *kind, close: false, upgrade: None, decision: None };
+                let how = ToClient {
+                    version: *version,
+                    kind: *kind,
+                    close: false,
+                    tunnel: false,
+                    upgrade: None,
+                    decision: None,
+                };
                 response.encode(&how, false, half.conn.compose());
             }
-            (Face::H2 { respond: Some(respond), mesh, .. }, _) => {
+            (
+                Face::H2 {
+                    respond: Some(respond),
+                    mesh,
+                    ..
+                },
+                _,
+            ) => {
                 let response = response.into_h2(None, *mesh);
-                respond.send_informational(response).map_err(|error| Fault::because(Reason::ClientGone, error))?;
+                respond
+                    .send_informational(response)
+                    .map_err(|error| Fault::because(Reason::ClientGone, error))?;
             }
             _ => {}
         }
@@ -182,25 +246,42 @@ impl<'a> Client<'a> {
     ) -> Result<(), Fault> {
         record.status(response.status());
         match (&mut self.face, &mut self.half) {
-            (Face::H1 { version, kind, keep, expects }, Half::H1(half)) => {
+            (
+                Face::H1 {
+                    version,
+                    kind,
+                    keep,
+                    expects,
+                },
+                Half::H1(half),
+            ) => {
                 // A client that still waits with its body may send it or not: nobody knows what comes next.
                 let close = !*keep || last || *expects || half.conn.has_ended();
-                let how = ToClient { version: *version, kind: *kind, close, upgrade: None, decision };
+                let how = ToClient {
+                    version: *version,
+                    kind: *kind,
+                    close,
+                    tunnel: false,
+                    upgrade: None,
+                    decision,
+                };
                 let (length, close) = response.encode(&how, over, half.conn.compose());
                 half.encoder = BodyEncoder::new(length);
                 *keep = !close;
             }
             (Face::H2 { respond, mesh, .. }, Half::H2(half)) => {
                 let is_refused = matches!(wants, Wants::Upgrade(_)) && (200..300).contains(&response.status());
-                if is_refused && !response.is_refusal() && !*mesh {
-                    return Err(Fault::because(Reason::BadUpgrade, "the server answered an Upgrade without it"));
+                if is_refused && !*mesh {
+                    return Err(Fault::because(
+                        Reason::BadUpgrade,
+                        "the server answered an Upgrade without it",
+                    ));
                 }
                 if let Some(status) = response.grpc_status() {
                     record.grpc_status(status);
                 }
-                let is_h1_refusal = is_refused && !response.is_refusal();
                 let mut response = response.into_h2(decision, *mesh);
-                if is_h1_refusal {
+                if is_refused {
                     head::refuse_upgrade(&mut response);
                 }
                 half.sender = Some(send(respond, response, over)?);
@@ -226,9 +307,20 @@ impl<'a> Client<'a> {
         };
         match (&mut self.face, &mut self.half) {
             (Face::H1 { version, kind, .. }, Half::H1(half)) => {
-                let response = if upgrade.is_some() { response.into_101() } else { response };
+                let response = if upgrade.is_some() {
+                    response.into_101()
+                } else {
+                    response
+                };
                 record.status(response.status());
-                let how = ToClient { version: *version, kind: *kind, close: false, upgrade, decision };
+                let how = ToClient {
+                    version: *version,
+                    kind: *kind,
+                    close: false,
+                    tunnel: true,
+                    upgrade,
+                    decision,
+                };
                 response.encode(&how, true, half.conn.compose());
                 half.encoder = BodyEncoder::new(BodyLength::UntilClose);
             }
@@ -254,7 +346,12 @@ impl<'a> Client<'a> {
         record.status(status);
         self.begun = true;
         match (&mut self.face, &mut self.half) {
-            (Face::H1 { version, kind, keep, .. }, Half::H1(half)) => {
+            (
+                Face::H1 {
+                    version, kind, keep, ..
+                },
+                Half::H1(half),
+            ) => {
                 let close = !*keep || !half.decoder.is_end();
                 let answer = respond::Answer {
                     version: *version,
@@ -285,7 +382,12 @@ impl<'a> Client<'a> {
         record.fault(fault);
         let is_gone = matches!(fault.reason, Reason::ClientGone);
         match (&mut self.face, &mut self.half) {
-            (Face::H1 { version, kind, keep, .. }, Half::H1(half)) => {
+            (
+                Face::H1 {
+                    version, kind, keep, ..
+                },
+                Half::H1(half),
+            ) => {
                 if self.begun || is_gone {
                     return End::Reset;
                 }
@@ -375,15 +477,18 @@ fn is_reset(fault: &Fault, mesh: bool) -> bool {
     fault.reason == Reason::ServerReset || is_malformed || (mesh && fault.may_replay())
 }
 
-fn send(
-    respond: &mut Option<SendResponse<Bytes>>,
-    response: http::Response<()>,
-    over: bool,
-) -> Result<Sender, Fault> {
-    let mut respond = respond.take().ok_or_else(|| Fault::because(Reason::Internal, "a request was answered twice"))?;
-    let stream =
-        respond.send_response(response, over).map_err(|error| Fault::because(Reason::ClientGone, error))?;
-    Ok(if over { Sender::over(stream) } else { Sender::new(stream) })
+fn send(respond: &mut Option<SendResponse<Bytes>>, response: http::Response<()>, over: bool) -> Result<Sender, Fault> {
+    let mut respond = respond
+        .take()
+        .ok_or_else(|| Fault::because(Reason::Internal, "a request was answered twice"))?;
+    let stream = respond
+        .send_response(response, over)
+        .map_err(|error| Fault::because(Reason::ClientGone, error))?;
+    Ok(if over {
+        Sender::over(stream)
+    } else {
+        Sender::new(stream)
+    })
 }
 
 /// What a broken request body means.

@@ -121,7 +121,9 @@ impl Wait {
             }
             match conn.poll_fill(cx, limits::HEAD + 8) {
                 Poll::Ready(Ok(0)) if conn.unread.is_empty() => return Poll::Ready(Ok(None)),
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(NoHead::Broken(std::io::ErrorKind::UnexpectedEof.into()))),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(NoHead::Broken(std::io::ErrorKind::UnexpectedEof.into())));
+                }
                 Poll::Ready(Ok(_)) => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(NoHead::Broken(error))),
                 Poll::Pending => {}
@@ -129,7 +131,11 @@ impl Wait {
             let has_begun = !conn.unread.is_empty();
             if !self.is_set || has_begun != self.has_begun {
                 self.has_begun = has_begun;
-                self.set(if has_begun { limits::HEAD_TIME } else { limits::CLIENT_IDLE });
+                self.set(if has_begun {
+                    limits::HEAD_TIME
+                } else {
+                    limits::CLIENT_IDLE
+                });
             }
             if !self.is_draining && self.draining.as_mut().poll(cx).is_ready() {
                 self.is_draining = true;
@@ -167,7 +173,11 @@ async fn refuse(mut conn: Conn, no: NoHead, connection: &Arc<Connection>) {
                 _ => Reason::BadRequest,
             };
             if reason == Reason::HeadTooLarge {
-                crate::metrics::limit_reached(if refused == Refused::TooManyFields { "FIELDS" } else { "HEAD" });
+                crate::metrics::limit_reached(if refused == Refused::TooManyFields {
+                    "FIELDS"
+                } else {
+                    "HEAD"
+                });
             }
             (Fault::because(reason, refused), Some(refused.status()))
         }
@@ -177,8 +187,13 @@ async fn refuse(mut conn: Conn, no: NoHead, connection: &Arc<Connection>) {
     record.status(status.unwrap_or(fault.reason.status()));
     record.fault(&fault);
     record.close();
-    let answer =
-        respond::Answer { version: Version::H11, is_head: false, close: true, status, location: None };
+    let answer = respond::Answer {
+        version: Version::H11,
+        is_head: false,
+        close: true,
+        status,
+        location: None,
+    };
     answer.fault(fault.reason, conn.compose());
     conn.unread.clear();
     conn.linger().await;

@@ -158,14 +158,13 @@ async fn stream(request: http::Request<RecvStream>, mut respond: SendResponse<By
 
 /// The guard: what HTTP/1 could read otherwise is not let through (T21, T22). The length of the body, where it is said;
 /// else the fault, and whether it is answered or the stream reset.
-fn check(
-    parts: &http::request::Parts,
-    is_connect: bool,
-    has_protocol: bool,
-) -> Result<Option<u64>, (Fault, bool)> {
+fn check(parts: &http::request::Parts, is_connect: bool, has_protocol: bool) -> Result<Option<u64>, (Fault, bool)> {
     let refused = |refused: Refused, answered| (Fault::because(Reason::BadRequest, refused), answered);
     let checked = check_request(parts).map_err(|no| {
-        let is_about_host = matches!(no, Refused::Host | Refused::NoHost | Refused::TwoHosts | Refused::HostsDiffer);
+        let is_about_host = matches!(
+            no,
+            Refused::Host | Refused::NoHost | Refused::TwoHosts | Refused::HostsDiffer
+        );
         refused(no, is_about_host)
     })?;
     if let Some(token) = parts.extensions.get::<h2::ext::Protocol>() {
@@ -177,4 +176,3 @@ fn check(
     }
     Ok(checked.length)
 }
-

@@ -97,9 +97,9 @@ impl Request {
     pub fn kind(&self) -> RequestKind {
         match self {
             Self::H1(head) => head.kind(),
-            Self::H2(parts, was) => match was.as_ref().and_then(|was| was.method.as_ref()).unwrap_or(&parts.method) {
-                &Method::HEAD => RequestKind::Head,
-                &Method::CONNECT if !parts.extensions.get::<h2::ext::Protocol>().is_some() => RequestKind::Connect,
+            Self::H2(parts, _) => match self.method() {
+                "HEAD" => RequestKind::Head,
+                "CONNECT" if parts.extensions.get::<h2::ext::Protocol>().is_none() => RequestKind::Connect,
                 _ => RequestKind::Other,
             },
         }
@@ -113,7 +113,12 @@ impl Request {
     /// The method, for the log: of an Upgrade that crossed the mesh, the client's own.
     pub fn own_method(&self) -> &str {
         match self {
-            Self::H2(_, Some(Was { method: Some(method), .. })) => method.as_str(),
+            Self::H2(
+                _,
+                Some(Was {
+                    method: Some(method), ..
+                }),
+            ) => method.as_str(),
             _ => self.method(),
         }
     }
@@ -141,7 +146,9 @@ impl Request {
                 decision.edit_request(&mut changes.fields);
                 changes.target = target.map(String::from_utf8).transpose().map_err(|_| bad())?;
                 if let Some(host) = host {
-                    changes.fields.set(&header::HOST, &HeaderValue::from_str(host).map_err(|_| bad())?);
+                    changes
+                        .fields
+                        .set(&header::HOST, &HeaderValue::from_str(host).map_err(|_| bad())?);
                     if changes.target.is_none() && head.form() == Form::Absolute {
                         changes.target = Some(path_or_root(head).to_owned());
                     }
@@ -180,7 +187,15 @@ impl Request {
                     _ => Connection::Unsaid,
                 };
                 let target = changes.target.as_deref();
-                head.encode(&Forward { target, connection, edits: &edits, ..Forward::default() }, out);
+                head.encode(
+                    &Forward {
+                        target,
+                        connection,
+                        edits: &edits,
+                        ..Forward::default()
+                    },
+                    out,
+                );
             }
             Self::H2(parts, was) => {
                 let was = was.as_ref();
@@ -202,7 +217,11 @@ impl Request {
                     version: was.map(|was| was.version),
                     method,
                     target: was.and_then(|was| was.target.as_deref()),
-                    framing: if length == BodyLength::Chunked { Framing::Chunked } else { Framing::AsSent },
+                    framing: if length == BodyLength::Chunked {
+                        Framing::Chunked
+                    } else {
+                        Framing::AsSent
+                    },
                     connection,
                     edits: &edits,
                 };
@@ -254,7 +273,10 @@ fn h1_to_h2(
     destination: SocketAddr,
 ) -> Result<http::Request<()>, Fault> {
     let refused = |refused| Fault::because(Reason::BadRequest, refused);
-    let otherwise: Authority = destination.to_string().parse().expect("an address and a port are an authority");
+    let otherwise: Authority = destination
+        .to_string()
+        .parse()
+        .expect("an address and a port are an authority");
     let mut converted = head.to_http(http::uri::Scheme::HTTP, &otherwise).map_err(refused)?;
     let request = &mut converted.request;
     changes.fields.apply(request.headers_mut());
@@ -273,13 +295,21 @@ fn h1_to_h2(
     if mesh {
         let target = (!converted.is_target_exact && changes.target.is_none()).then(|| head.target().to_owned());
         let host = match host {
-            None if !converted.is_host_exact => {
-                Some(if head.fields().get("host").is_some() { HostField::Empty } else { HostField::None })
-            }
+            None if !converted.is_host_exact => Some(if head.fields().get("host").is_some() {
+                HostField::Empty
+            } else {
+                HostField::None
+            }),
             _ => None,
         };
         let method = matches!(wants, Wants::Upgrade(_)).then(|| request.method().clone());
-        Was { version: head.version(), method, target, host }.write(request.headers_mut());
+        Was {
+            version: head.version(),
+            method,
+            target,
+            host,
+        }
+        .write(request.headers_mut());
     }
     Ok(converted.request)
 }
@@ -311,7 +341,12 @@ impl Was {
             Some(b"empty") => Some(HostField::Empty),
             Some(_) => return Err(bad()),
         };
-        Ok(Some(Self { version, method, target, host }))
+        Ok(Some(Self {
+            version,
+            method,
+            target,
+            host,
+        }))
     }
 
     fn write(&self, fields: &mut HeaderMap) {
@@ -321,9 +356,16 @@ impl Was {
         };
         fields.insert(VERSION, HeaderValue::from_static(version));
         if let Some(method) = &self.method {
-            fields.insert(METHOD, HeaderValue::from_str(method.as_str()).expect("a method is a token"));
+            fields.insert(
+                METHOD,
+                HeaderValue::from_str(method.as_str()).expect("a method is a token"),
+            );
         }
-        if let Some(target) = self.target.as_ref().and_then(|target| HeaderValue::from_bytes(target.as_bytes()).ok()) {
+        if let Some(target) = self
+            .target
+            .as_ref()
+            .and_then(|target| HeaderValue::from_bytes(target.as_bytes()).ok())
+        {
             fields.insert(TARGET, target);
         }
         match self.host {
@@ -336,8 +378,9 @@ impl Was {
 
 /// Takes every `weft-*` field away but `weft-error`, which is for whoever reads the answer.
 pub fn strip(fields: &mut HeaderMap) {
-    let is_internal =
-        |name: &HeaderName| name.as_str().starts_with(names::http::INTERNAL_PREFIX) && name.as_str() != names::http::ERROR;
+    let is_internal = |name: &HeaderName| {
+        name.as_str().starts_with(names::http::INTERNAL_PREFIX) && name.as_str() != names::http::ERROR
+    };
     let internal: SmallVec<[HeaderName; 4]> = fields.keys().filter(|name| is_internal(name)).cloned().collect();
     for name in internal {
         fields.remove(name);
@@ -360,7 +403,11 @@ impl HttpView for Request {
     fn method(&self) -> &str {
         match self {
             Self::H1(head) => head.method(),
-            Self::H2(parts, was) => was.as_ref().and_then(|was| was.method.as_ref()).unwrap_or(&parts.method).as_str(),
+            Self::H2(parts, was) => was
+                .as_ref()
+                .and_then(|was| was.method.as_ref())
+                .unwrap_or(&parts.method)
+                .as_str(),
         }
     }
 
@@ -380,7 +427,9 @@ impl HttpView for Request {
             Self::H1(head) => {
                 let target = head.target();
                 let start = target.find("://").map_or(0, |at| at + 3);
-                let end = target[start..].find(['/', '?', '#']).map_or(target.len(), |at| start + at);
+                let end = target[start..]
+                    .find(['/', '?', '#'])
+                    .map_or(target.len(), |at| start + at);
                 Some(&target.as_bytes()[start..end])
             }
             Self::H2(_, Some(Was { host: Some(_), .. })) => None,
@@ -476,8 +525,8 @@ pub enum Response {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Crossed {
     reason: Option<Vec<u8>>,
-    /// The status of a refused Upgrade.
-    status: Option<http::StatusCode>,
+    /// It refuses an Upgrade, with a status that HTTP/2 would take for success.
+    is_refusal: bool,
     until_close: bool,
 }
 
@@ -488,10 +537,13 @@ impl Response {
         let mut crossed = Crossed::default();
         if mesh {
             crossed.reason = fields.remove(&REASON).map(|value| value.as_bytes().to_vec());
-            crossed.status = fields
+            let status = fields
                 .remove(&STATUS)
-                .and_then(|value| http::StatusCode::from_bytes(value.as_bytes()).ok())
-                .filter(|status| !status.is_informational());
+                .and_then(|value| http::StatusCode::from_bytes(value.as_bytes()).ok());
+            if let Some(status) = status.filter(|status| status.is_success()) {
+                parts.status = status;
+                crossed.is_refusal = true;
+            }
             crossed.until_close = fields.remove(&BODY).is_some_and(|value| value == "close");
         }
         strip(fields);
@@ -502,13 +554,13 @@ impl Response {
     pub fn status(&self) -> u16 {
         match self {
             Self::H1(head) => head.status(),
-            Self::H2(parts, crossed) => crossed.status.unwrap_or(parts.status).as_u16(),
+            Self::H2(parts, _) => parts.status.as_u16(),
         }
     }
 
-    /// The status of a refused Upgrade that could be taken for its success.
+    /// Whether it refuses an Upgrade with a status that could be taken for its success.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::H2(_, Crossed { status: Some(_), .. }))
+        matches!(self, Self::H2(_, Crossed { is_refusal: true, .. }))
     }
 
     /// `grpc-status` of a trailers-only response.
@@ -526,7 +578,9 @@ impl Response {
         let said = match self {
             Self::H1(head) => head.body(),
             Self::H2(parts, crossed) => match declared(&parts.headers) {
-                _ if how.kind == RequestKind::Head || matches!(self.status(), 100..=199 | 204 | 304) => BodyLength::None,
+                _ if how.kind == RequestKind::Head || matches!(self.status(), 100..=199 | 204 | 304) => {
+                    BodyLength::None
+                }
                 Some(length) => BodyLength::Length(length),
                 None if crossed.until_close => BodyLength::UntilClose,
                 None if over && is_11 => BodyLength::Length(0),
@@ -534,10 +588,15 @@ impl Response {
                 None => BodyLength::Chunked,
             },
         };
-        let length = if said == BodyLength::Chunked && !is_11 { BodyLength::UntilClose } else { said };
+        let length = if said == BodyLength::Chunked && !is_11 {
+            BodyLength::UntilClose
+        } else {
+            said
+        };
         let close = how.close || length == BodyLength::UntilClose;
         let connection = match how.upgrade {
             Some(token) => Connection::Upgrade(token),
+            None if how.tunnel => Connection::Unsaid,
             None if close => Connection::Close,
             None if !is_11 => Connection::KeepAlive,
             None => Connection::Unsaid,
@@ -551,8 +610,20 @@ impl Response {
             Self::H1(head) => {
                 // Fields of weft's own mean nothing when they come from a server.
                 edits.extend(internal(head.fields()).map(Edit::Remove));
-                let framing = if length == BodyLength::UntilClose { Framing::Unsaid } else { Framing::AsSent };
-                head.encode(&Forward { framing, connection, edits: &edits, ..Forward::default() }, out);
+                let framing = if length == BodyLength::UntilClose {
+                    Framing::Unsaid
+                } else {
+                    Framing::AsSent
+                };
+                head.encode(
+                    &Forward {
+                        framing,
+                        connection,
+                        edits: &edits,
+                        ..Forward::default()
+                    },
+                    out,
+                );
             }
             Self::H2(parts, crossed) => {
                 let framing = match length {
@@ -560,7 +631,12 @@ impl Response {
                     BodyLength::Length(0) if declared(&parts.headers).is_none() => Framing::Length(0),
                     _ => Framing::AsSent,
                 };
-                let how = Forward { framing, connection, edits: &edits, ..Forward::default() };
+                let how = Forward {
+                    framing,
+                    connection,
+                    edits: &edits,
+                    ..Forward::default()
+                };
                 h1::encode_response(parts, crossed.reason.as_deref(), &how, out);
             }
         }
@@ -627,6 +703,8 @@ pub struct ToClient<'a> {
     pub kind: RequestKind,
     /// The connection is closed after it in any case.
     pub close: bool,
+    /// The connection is a tunnel after it.
+    pub tunnel: bool,
     /// The protocol that both sides changed to.
     pub upgrade: Option<&'a str>,
     /// Whose edits are carried out.

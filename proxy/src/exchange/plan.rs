@@ -36,7 +36,10 @@ pub struct Go {
 /// Decides, and carries out the edits of the request.
 pub fn decide(request: &mut Request, connection: &Connection, record: &mut Record) -> Result<Plan, Fault> {
     let destination = connection.destination();
-    let decision = match destination.table.decide(&Ask::Http(&*request), random_below(usize::MAX) as u64) {
+    let decision = match destination
+        .table
+        .decide(&Ask::Http(&*request), random_below(usize::MAX) as u64)
+    {
         Err(NoRoute::NoRules) => {
             let backend = destination.default_backend()?.clone();
             record.backend(&backend.id);
@@ -53,10 +56,18 @@ pub fn decide(request: &mut Request, connection: &Connection, record: &mut Recor
         Err(no @ (NoRoute::Ambiguous | NoRoute::BadHost)) => return Err(Fault::because(Reason::BadRequest, no)),
         Ok(decision) => decision,
     };
-    record.rule(RuleName { route: decision.rule.route.clone(), rule: decision.rule.rule.clone() });
+    record.rule(RuleName {
+        route: decision.rule.route.clone(),
+        rule: decision.rule.rule.clone(),
+    });
     if decision.is_redirect() {
         let port = connection.facts.destination.port();
-        let here = Here { scheme: "http", host: request.host(), port, target: request.target() };
+        let here = Here {
+            scheme: "http",
+            host: request.host(),
+            port,
+            target: request.target(),
+        };
         if let Some((status, location)) = decision.redirect(&here) {
             return Ok(Plan::Redirect(status, location));
         }

@@ -25,6 +25,7 @@ use weft_proto::limits;
 use weft_wire::h1::{BodyDecoder, BodyEncoder, RequestKind, ResponseHead, Scan};
 
 /// A way to the server that is open.
+#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
 pub enum Way {
     /// HTTP/1 on a connection of its own for this request.
     H1(H1Way),
@@ -56,7 +57,14 @@ pub async fn open(
         // A client's own CONNECT is nothing that weft takes part in: its bytes go through a tunnel.
         (true, Wants::Connect) if request.is_h1() => {
             let io = hop::open(endpoint, transport, shared).await?;
-            Ok((Way::H1(H1Way { conn: Conn::new(io), key: None, reused: false }), transport.label()))
+            Ok((
+                Way::H1(H1Way {
+                    conn: Conn::new(io),
+                    key: None,
+                    reused: false,
+                }),
+                transport.label(),
+            ))
         }
         (true, Wants::Connect) => Err(upgrade::not_offered()),
         (true, Wants::Upgrade(_)) => {
@@ -72,7 +80,12 @@ pub async fn open(
             Ok(hop) if hop.extended_connect => Ok((Way::H2(hop), Hop::H2c)),
             // HTTP/2 without RFC 8441, or none at all: the same protocol by an Upgrade.
             Ok(_) => Ok((Way::H1(plain(endpoint).await?), Hop::Plain)),
-            Err(fault) if matches!(fault.reason, Reason::ServerHandshake | Reason::HopGone | Reason::ConnectTimeout) => {
+            Err(fault)
+                if matches!(
+                    fault.reason,
+                    Reason::ServerHandshake | Reason::HopGone | Reason::ConnectTimeout
+                ) =>
+            {
                 Ok((Way::H1(plain(endpoint).await?), Hop::Plain))
             }
             Err(fault) => Err(fault),
@@ -84,10 +97,18 @@ pub async fn open(
 async fn plain(endpoint: &Endpoint) -> Result<H1Way, Fault> {
     let key = (endpoint.address, endpoint.is_self);
     if let Some(conn) = pool::take(key) {
-        return Ok(H1Way { conn, key: Some(key), reused: true });
+        return Ok(H1Way {
+            conn,
+            key: Some(key),
+            reused: true,
+        });
     }
     let io = hop::dial(endpoint).await?;
-    Ok(H1Way { conn: Conn::new(io), key: Some(key), reused: false })
+    Ok(H1Way {
+        conn: Conn::new(io),
+        key: Some(key),
+        reused: false,
+    })
 }
 
 /// The server, once the request's head is on its way.
@@ -151,9 +172,16 @@ impl<'a> Server<'a> {
             // It never left: a connection that is ending takes no new streams.
             Fault::because(Reason::HopGone, error).replayable()
         })?;
-        let sender = if ends { Sender::over(stream) } else { Sender::new(stream) };
+        let sender = if ends {
+            Sender::over(stream)
+        } else {
+            Sender::new(stream)
+        };
         Ok(Server {
-            half: Half::H2(H2Half { sender: Some(sender), ..H2Half::default() }),
+            half: Half::H2(H2Half {
+                sender: Some(sender),
+                ..H2Half::default()
+            }),
             kind: request.kind(),
             mesh,
             reused: false,
@@ -200,7 +228,10 @@ impl<'a> Server<'a> {
 
     /// Tells an HTTP/2 server that nobody wants its answer any more, with the client's own reason.
     pub fn cancel(&mut self, reason: Option<h2::Reason>) {
-        if let Half::H2(H2Half { sender: Some(sender), .. }) = &mut self.half {
+        if let Half::H2(H2Half {
+            sender: Some(sender), ..
+        }) = &mut self.half
+        {
             sender.reset(reason.unwrap_or(h2::Reason::CANCEL));
         }
     }
@@ -227,7 +258,10 @@ fn poll_h1(
             Ok(0) => return Poll::Ready(Err(stale(Fault::new(Reason::ServerGone), is_stale))),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
-                return Poll::Ready(Err(Fault::because(Reason::BadResponse, "the response's head is too large")));
+                return Poll::Ready(Err(Fault::because(
+                    Reason::BadResponse,
+                    "the response's head is too large",
+                )));
             }
             Err(error) => return Poll::Ready(Err(stale(Fault::because(Reason::ServerGone, error), is_stale))),
         }
@@ -266,4 +300,3 @@ pub fn cut(cause: Cause) -> Fault {
 pub fn is_ending(fault: &Fault) -> bool {
     matches!(fault.reason, Reason::HopGone | Reason::ServerGone)
 }
-

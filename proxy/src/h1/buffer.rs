@@ -22,7 +22,9 @@ thread_local! {
 }
 
 fn take_block() -> Box<[u8]> {
-    BLOCKS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice())
+    BLOCKS
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice())
 }
 
 fn give_block(block: Box<[u8]>) {
@@ -39,7 +41,9 @@ fn give_block(block: Box<[u8]>) {
 
 /// Empty memory to compose bytes in.
 pub fn take_text() -> BytesMut {
-    TEXTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(BLOCK))
+    TEXTS
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| BytesMut::with_capacity(BLOCK))
 }
 
 /// Gives it back.
@@ -184,6 +188,9 @@ mod tests {
     fn refuses_to_hold_more_than_its_limit() {
         let mut unread = Unread::default();
         assert_eq!(fill(&mut unread, &[1; 100], 40).unwrap(), 40);
-        assert_eq!(fill(&mut unread, &[1; 100], 40).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        assert_eq!(
+            fill(&mut unread, &[1; 100], 40).unwrap_err().kind(),
+            io::ErrorKind::OutOfMemory
+        );
     }
 }

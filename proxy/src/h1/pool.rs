@@ -86,7 +86,10 @@ mod tests {
     use crate::io::Io;
     use tokio::io::AsyncWriteExt;
 
-    const KEY: Key = (SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80), false);
+    const KEY: Key = (
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80),
+        false,
+    );
 
     #[tokio::test(start_paused = true)]
     async fn gives_back_the_last_one_that_is_still_good() {

@@ -85,6 +85,10 @@ impl Trailers {
 }
 
 /// One side of an exchange, for bodies.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each exchange, which lives in one place"
+)]
 pub enum Half<'a> {
     /// An HTTP/1 connection.
     H1(H1Half<'a>),
@@ -116,7 +120,11 @@ pub struct H2Half {
 impl<'a> H1Half<'a> {
     /// Bodies are set when their heads are known.
     pub fn new(conn: &'a mut Conn) -> Self {
-        Self { conn, decoder: BodyDecoder::request(BodyLength::None), encoder: BodyEncoder::new(BodyLength::None) }
+        Self {
+            conn,
+            decoder: BodyDecoder::request(BodyLength::None),
+            encoder: BodyEncoder::new(BodyLength::None),
+        }
     }
 }
 
@@ -188,7 +196,11 @@ impl Half<'_> {
 
     /// Takes in what must not lie below while it cannot go on.
     fn take_in(&mut self, cx: &mut Context<'_>) {
-        if let Self::H2(H2Half { receiver: Some(receiver), .. }) = self {
+        if let Self::H2(H2Half {
+            receiver: Some(receiver),
+            ..
+        }) = self
+        {
             receiver.take_in(cx);
         }
     }
@@ -210,7 +222,10 @@ impl Kept {
         }
         self.length += length;
         if self.length > limits::EARLY {
-            *self = Self { is_over: true, ..Self::default() };
+            *self = Self {
+                is_over: true,
+                ..Self::default()
+            };
             return;
         }
         self.pieces.push(bytes());
@@ -223,7 +238,10 @@ impl Kept {
 
     /// Nothing is kept any more: the answer has begun.
     pub fn stop(&mut self) {
-        *self = Self { is_over: true, ..Self::default() };
+        *self = Self {
+            is_over: true,
+            ..Self::default()
+        };
     }
 }
 
@@ -294,8 +312,8 @@ impl Pump {
                 }
             }
             let moved = match from {
-                Half::H1(from) => self.from_h1(cx, from, to, &mut kept),
-                Half::H2(from) => self.from_h2(cx, from, to, &mut kept),
+                Half::H1(from) => self.move_h1(cx, from, to, &mut kept),
+                Half::H2(from) => self.move_h2(cx, from, to, &mut kept),
             };
             match moved {
                 Poll::Ready(moved) => moved?,
@@ -327,7 +345,7 @@ impl Pump {
         to.finish(trailers).map_err(Broken::Sink)
     }
 
-    fn from_h1(
+    fn move_h1(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut H1Half<'_>,
@@ -368,7 +386,7 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
-    fn from_h2(
+    fn move_h2(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut H2Half,

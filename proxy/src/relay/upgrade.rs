@@ -37,26 +37,36 @@ pub fn protocol(wants: &Wants) -> Option<Protocol> {
 /// Checks what HTTP/2 leaves open: a `:protocol` is a token of bounded length (T12).
 pub fn check_token(token: &str) -> Result<(), Fault> {
     let is_token = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
     };
     let (name, version) = token.split_once('/').unwrap_or((token, "1"));
     let is_h2 = ["h2", "h2c"].iter().any(|h2| token.eq_ignore_ascii_case(h2));
     if token.len() > limits::UPGRADE_TOKEN || !is_token(name) || !is_token(version) || is_h2 {
-        return Err(Fault::because(Reason::BadRequest, "the :protocol of an extended CONNECT is not a token of this kind"));
+        return Err(Fault::because(
+            Reason::BadRequest,
+            "the :protocol of an extended CONNECT is not a token of this kind",
+        ));
     }
     Ok(())
 }
 
 /// The key that an HTTP/1 server needs where the client, by RFC 8441, has none. It is added to the changes.
 pub fn add_key(request: &Request, wants: &Wants, changes: &mut Changes) -> Option<String> {
-    let Wants::Upgrade(token) = wants else { return None };
+    let (Wants::Upgrade(token), Request::H2(_, None)) = (wants, request) else {
+        return None;
+    };
     let mut has_key = false;
     request.each_header(KEY.as_str(), &mut |_| has_key = true);
     if has_key || !token.eq_ignore_ascii_case("websocket") {
         return None;
     }
     let key = handshake::key();
-    changes.fields.set(&KEY, &HeaderValue::from_str(&key).expect("base64 is plain text"));
+    changes
+        .fields
+        .set(&KEY, &HeaderValue::from_str(&key).expect("base64 is plain text"));
     Some(key)
 }
 
@@ -125,7 +135,9 @@ mod tests {
         let wants = Wants::Upgrade("websocket".into());
         let key = "dGhlIHNhbXBsZSBub25jZQ==";
         let text = |accept: &str| {
-            format!("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")
+            format!(
+                "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+            )
         };
         assert!(is_open(&head(&text("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")), &wants, Some(key)).unwrap());
         assert!(is_open(&head(&text("x")), &wants, Some(key)).is_err());

@@ -1,4 +1,8 @@
 //! HTTP through the engine, with peers scripted byte by byte and frame by frame, and with real libraries.
 
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test that fails says where")]
+
+mod streams;
 mod transparency;
+mod upgrade;
 mod world;

@@ -76,7 +76,10 @@ async fn t29_mesh_fields_and_hop_by_hop_fields_stay_behind() {
         for gone in ["x-named:", "keep-alive", "proxy-connection", "weft-"] {
             assert!(!head.contains(gone), "{way:?} {gone}: {head}");
         }
-        assert!(head.starts_with("get / http/1.1") && head.contains("x-kept: 1"), "{way:?} {head}");
+        assert!(
+            head.starts_with("get / http/1.1") && head.contains("x-kept: 1"),
+            "{way:?} {head}"
+        );
         for gone in ["x-hop", "keep-alive", "weft-version"] {
             assert!(!answer.contains(gone), "{way:?} {gone}: {answer}");
         }
@@ -89,12 +92,19 @@ async fn framing_stays_what_it_was() {
         let mut world = World::new();
         let address = app(|_, mut peer| async move {
             let head = peer.head().await.to_ascii_lowercase();
-            assert!(head.contains("transfer-encoding: chunked") && !head.contains("content-length"), "{head}");
+            assert!(
+                head.contains("transfer-encoding: chunked") && !head.contains("content-length"),
+                "{head}"
+            );
             peer.expect("3\r\nabc\r\n").await;
             peer.expect("0\r\n\r\n").await;
-            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhi\r\n0\r\n\r\n").await;
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhi\r\n0\r\n\r\n")
+                .await;
             let head = peer.head().await.to_ascii_lowercase();
-            assert!(head.contains("content-length: 5") && !head.contains("chunked"), "{head}");
+            assert!(
+                head.contains("content-length: 5") && !head.contains("chunked"),
+                "{head}"
+            );
             peer.expect("hello").await;
             peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
             let head = peer.head().await.to_ascii_lowercase();
@@ -102,23 +112,39 @@ async fn framing_stays_what_it_was() {
             peer.send("HTTP/1.1 204 No Content\r\n\r\n").await;
             let head = peer.head().await.to_ascii_lowercase();
             assert!(!head.contains("content-length") && !head.contains("chunked"), "{head}");
-            peer.send("HTTP/1.1 304 Not Modified\r\nContent-Length: 77\r\n\r\n").await;
+            peer.send("HTTP/1.1 304 Not Modified\r\nContent-Length: 77\r\n\r\n")
+                .await;
         })
         .await;
         let mut client = world.h1(way, address).await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n0\r\n\r\n").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n0\r\n\r\n")
+            .await;
         let head = client.head().await.to_ascii_lowercase();
-        assert!(head.contains("transfer-encoding: chunked") && !head.contains("content-length"), "{way:?} {head}");
+        assert!(
+            head.contains("transfer-encoding: chunked") && !head.contains("content-length"),
+            "{way:?} {head}"
+        );
         client.expect("2\r\nhi\r\n0\r\n\r\n").await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+            .await;
         let head = client.head().await.to_ascii_lowercase();
         assert!(head.contains("content-length: 0\r\n"), "{way:?} {head}");
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            .await;
         let head = client.head().await.to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 204 no content") && !head.contains("chunked"), "{way:?} {head}");
+        assert!(
+            head.starts_with("http/1.1 204 no content") && !head.contains("chunked"),
+            "{way:?} {head}"
+        );
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let head = client.head().await.to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 304") && head.contains("content-length: 77"), "{way:?} {head}");
+        assert!(
+            head.starts_with("http/1.1 304") && head.contains("content-length: 77"),
+            "{way:?} {head}"
+        );
     }
 }
 
@@ -177,7 +203,10 @@ async fn a_body_that_lasts_until_the_close_stays_one() {
         let mut client = world.h1(way, address).await;
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let head = client.head().await.to_ascii_lowercase();
-        assert!(!head.contains("chunked") && head.contains("connection: close"), "{way:?} {head}");
+        assert!(
+            !head.contains("chunked") && head.contains("connection: close"),
+            "{way:?} {head}"
+        );
         assert_eq!(client.rest().await, ("first second".into(), true), "{way:?}");
     }
 }
@@ -189,7 +218,11 @@ async fn a_body_that_is_cut_never_looks_complete() {
             let mut world = World::new();
             let address = app(move |_, mut peer| async move {
                 peer.head().await;
-                let body = if head.starts_with('C') { "five5" } else { "5\r\nfive5\r\n" };
+                let body = if head.starts_with('C') {
+                    "five5"
+                } else {
+                    "5\r\nfive5\r\n"
+                };
                 peer.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}")).await;
             })
             .await;
@@ -212,7 +245,8 @@ async fn http_10_stays_http_10() {
             if number == 0 {
                 peer.send("HTTP/1.0 200 OK\r\n\r\nall of it").await;
             } else {
-                peer.send("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok").await;
+                peer.send("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
+                    .await;
                 peer.head().await;
             }
         })
@@ -220,12 +254,18 @@ async fn http_10_stays_http_10() {
         let mut client = world.h1(way, address).await;
         client.send("GET / HTTP/1.0\r\n\r\n").await;
         let (text, clean) = client.rest().await;
-        assert!(clean && text.ends_with("\r\n\r\nall of it") && !text.contains("chunked"), "{way:?} {text}");
+        assert!(
+            clean && text.ends_with("\r\n\r\nall of it") && !text.contains("chunked"),
+            "{way:?} {text}"
+        );
         let mut world = World::new();
         let mut client = world.h1(way, address).await;
         client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
         let head = client.head().await.to_ascii_lowercase();
-        assert!(head.contains("connection: keep-alive") && head.contains("content-length: 2"), "{way:?} {head}");
+        assert!(
+            head.contains("connection: keep-alive") && head.contains("content-length: 2"),
+            "{way:?} {head}"
+        );
         client.expect("ok").await;
         client.silent().await;
     }
@@ -254,7 +294,10 @@ async fn the_target_is_sent_on_as_it_came() {
             assert!(client.head().await.starts_with("HTTP/1.1 200 OK"), "{way:?} {line}");
             let head = seen.all().remove(0);
             assert!(head.starts_with(&format!("{line}\r\n")), "{way:?} {line}: {head}");
-            assert!(head.to_ascii_lowercase().contains(&format!("host: {host}\r\n")), "{way:?} {line}: {head}");
+            assert!(
+                head.to_ascii_lowercase().contains(&format!("host: {host}\r\n")),
+                "{way:?} {line}: {head}"
+            );
         }
     }
 }
@@ -269,11 +312,18 @@ async fn pipelined_requests_are_answered_in_order() {
         })
         .await;
         let mut client = world.h1(way, address).await;
-        let all: String = (0..50).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+        let all: String = (0..50)
+            .map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .collect();
         client.send(all).await;
         for number in 0..50 {
             let path = format!("/{number}");
-            client.expect(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}", path.len())).await;
+            client
+                .expect(format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}",
+                    path.len()
+                ))
+                .await;
         }
     }
 }
@@ -288,7 +338,9 @@ async fn interim_responses_are_passed_on_to_http_11() {
         .await;
         let mut client = world.h1(way, address).await;
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        client.expect("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </b>\r\n\r\n").await;
+        client
+            .expect("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </b>\r\n\r\n")
+            .await;
         client.expect("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
         let (text, _) = client.rest().await;
@@ -308,7 +360,8 @@ async fn a_body_is_asked_for_when_the_server_wants_it() {
             peer.expect("body").await;
             peer.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
             peer.head().await;
-            peer.send("HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\n\r\n").await;
+            peer.send("HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\n\r\n")
+                .await;
             peer.rest().await;
         })
         .await;
@@ -321,7 +374,10 @@ async fn a_body_is_asked_for_when_the_server_wants_it() {
         client.send(head).await;
         let (text, clean) = client.rest().await;
         assert!(clean && text.starts_with("HTTP/1.1 417"), "{way:?} {text}");
-        assert!(text.to_ascii_lowercase().contains("connection: close"), "{way:?} {text}");
+        assert!(
+            text.to_ascii_lowercase().contains("connection: close"),
+            "{way:?} {text}"
+        );
     }
 }
 
@@ -336,7 +392,9 @@ async fn a_server_that_never_says_100_gets_the_body_all_the_same() {
         })
         .await;
         let mut client = world.h1(way, address).await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+            .await;
         client.expect("HTTP/1.1 100 Continue\r\n\r\n").await;
         client.send("body").await;
         client.expect("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
@@ -372,7 +430,8 @@ async fn large_bodies_cross_whole_both_ways() {
             async move {
                 peer.head().await;
                 assert!(peer.exactly(expected.len()).await == expected);
-                peer.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", expected.len())).await;
+                peer.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", expected.len()))
+                    .await;
                 peer.send(&expected).await;
             }
         })
@@ -430,7 +489,10 @@ async fn a_failed_dial_is_answered_with_its_reason() {
         let mut client = world.h1(way, address).await;
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let head = client.head().await;
-        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\nweft-error: "), "{way:?} {head}");
+        assert!(
+            head.starts_with("HTTP/1.1 503 Service Unavailable\r\nweft-error: "),
+            "{way:?} {head}"
+        );
     }
 }
 
@@ -465,6 +527,9 @@ async fn while_draining_an_answer_says_close_and_idle_connections_end() {
         let mut late = h1_on(connection.clone());
         late.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let (text, clean) = late.rest().await;
-        assert!(clean && text.to_ascii_lowercase().contains("connection: close"), "{way:?} {text}");
+        assert!(
+            clean && text.to_ascii_lowercase().contains("connection: close"),
+            "{way:?} {text}"
+        );
     }
 }

@@ -68,7 +68,10 @@ impl World {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         let (asked, asks) = mpsc::unbounded_channel();
-        Self { shared: Shared::new(Config::from(&variables).unwrap(), asked), asks }
+        Self {
+            shared: Shared::new(Config::from(&variables).unwrap(), asked),
+            asks,
+        }
     }
 
     /// What a client's connection to these applications is, for the proxy.
@@ -88,10 +91,19 @@ impl World {
         if way == Way::Inbound {
             let facts = Facts::new(Direction::Inbound, client, apps[0], None, false);
             let followed = shared.tables.follow(LooksUp::Itself, apps[0]).await;
-            return Arc::new(Connection { facts, peer: None, followed, shared });
+            return Arc::new(Connection {
+                facts,
+                peer: None,
+                followed,
+                shared,
+            });
         }
         let address: SocketAddr = SERVICE.parse().unwrap();
-        let identity = if way == Way::Mesh { "spiffe://cluster.local/ns/shop/sa/web" } else { "" };
+        let identity = if way == Way::Mesh {
+            "spiffe://cluster.local/ns/shop/sa/web"
+        } else {
+            ""
+        };
         let mut content = rpc::Destination {
             kind: rpc::DestinationKind::Service.into(),
             backends: vec![backend("shop/cart:80", apps, identity)],
@@ -107,7 +119,12 @@ impl World {
         shared.tables.answer(address, "1", content);
         let followed = following.await.unwrap();
         let facts = Facts::new(Direction::Outbound, client, address, None, false);
-        Arc::new(Connection { facts, peer: None, followed, shared })
+        Arc::new(Connection {
+            facts,
+            peer: None,
+            followed,
+            shared,
+        })
     }
 
     /// An HTTP/1 client's connection, in memory.
@@ -125,13 +142,23 @@ impl World {
 
 pub fn backend(id: &str, apps: &[SocketAddr], identity: &str) -> rpc::Backend {
     let endpoint = |(number, app): (usize, &SocketAddr)| rpc::Endpoint {
-        address: Some(rpc::Address { ip: vec![127, 0, 0, 1], port: app.port().into() }),
-        pod: Some(rpc::ObjectName { namespace: "shop".into(), name: format!("cart-{number}") }),
+        address: Some(rpc::Address {
+            ip: vec![127, 0, 0, 1],
+            port: app.port().into(),
+        }),
+        pod: Some(rpc::ObjectName {
+            namespace: "shop".into(),
+            name: format!("cart-{number}"),
+        }),
         pod_uid: format!("uid-{number}"),
         identity: identity.into(),
         terminating: false,
     };
-    rpc::Backend { id: id.into(), endpoints: apps.iter().enumerate().map(endpoint).collect(), ..Default::default() }
+    rpc::Backend {
+        id: id.into(),
+        endpoints: apps.iter().enumerate().map(endpoint).collect(),
+        ..Default::default()
+    }
 }
 
 pub fn h1_on(connection: Arc<Connection>) -> Raw<Io> {
@@ -143,8 +170,10 @@ pub fn h1_on(connection: Arc<Connection>) -> Raw<Io> {
 pub async fn h2_on(connection: Arc<Connection>) -> h2::client::SendRequest<bytes::Bytes> {
     let (near, far) = Io::pair(256 << 10);
     tokio::spawn(exchange::serve_h2(far, connection));
-    let (mut send, driver) =
-        weft_proxy::hop::h2::client_builder().handshake::<_, bytes::Bytes>(near).await.unwrap();
+    let (mut send, driver) = weft_proxy::hop::h2::client_builder()
+        .handshake::<_, bytes::Bytes>(near)
+        .await
+        .unwrap();
     tokio::spawn(async move { drop(driver.await) });
     // The server's SETTINGS must be here before an extended CONNECT.
     while !send.is_extended_connect_protocol_enabled() {
@@ -233,7 +262,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub async fn rest(&mut self) -> (String, bool) {
         let mut all = std::mem::take(&mut self.got);
         let read = tokio::time::timeout(SOON, self.io.read_to_end(&mut all)).await;
-        let clean = read.unwrap_or_else(|_| panic!("no end came after {:?}", String::from_utf8_lossy(&all))).is_ok();
+        let clean = read
+            .unwrap_or_else(|_| panic!("no end came after {:?}", String::from_utf8_lossy(&all)))
+            .is_ok();
         (String::from_utf8_lossy(&all).into_owned(), clean)
     }
 
@@ -243,7 +274,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         let mut part = [0; 1024];
         let read = tokio::time::timeout(Duration::from_millis(100), self.io.read(&mut part)).await;
         if let Ok(read) = read {
-            panic!("something came: {:?}", read.map(|count| String::from_utf8_lossy(&part[..count]).into_owned()));
+            panic!(
+                "something came: {:?}",
+                read.map(|count| String::from_utf8_lossy(&part[..count]).into_owned())
+            );
         }
     }
 }
@@ -259,7 +293,9 @@ pub async fn app<F: Future<Output = ()> + Send + 'static>(
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         for number in 0.. {
-            let Ok((stream, _)) = listener.accept().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                return;
+            };
             stream.set_nodelay(true).unwrap();
             tokio::spawn(script(number, Raw::new(stream)));
         }

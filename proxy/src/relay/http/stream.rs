@@ -41,7 +41,12 @@ pub enum Got {
 impl Receiver {
     /// Receives from this stream.
     pub fn new(stream: RecvStream) -> Self {
-        Self { stream, ahead: VecDeque::new(), joined: BytesMut::new(), end: None }
+        Self {
+            stream,
+            ahead: VecDeque::new(),
+            joined: BytesMut::new(),
+            end: None,
+        }
     }
 
     /// Whether nothing follows: no data, no trailers.
@@ -138,12 +143,22 @@ pub struct Sender {
 impl Sender {
     /// Sends on this stream.
     pub fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, first: Bytes::new(), joined: BytesMut::new(), finish: None, unasked: UNASKED, is_over: false }
+        Self {
+            stream,
+            first: Bytes::new(),
+            joined: BytesMut::new(),
+            finish: None,
+            unasked: UNASKED,
+            is_over: false,
+        }
     }
 
     /// For a stream whose head was all.
     pub fn over(stream: SendStream<Bytes>) -> Self {
-        Self { is_over: true, ..Self::new(stream) }
+        Self {
+            is_over: true,
+            ..Self::new(stream)
+        }
     }
 
     /// Queues a copy.
@@ -245,4 +260,3 @@ impl Sender {
         self.stream
     }
 }
-

@@ -4,7 +4,10 @@
 pub fn key() -> String {
     let mut bytes = [0; 16];
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider.secure_random.fill(&mut bytes).expect("the system has randomness");
+    provider
+        .secure_random
+        .fill(&mut bytes)
+        .expect("the system has randomness");
     base64(&bytes)
 }
 
@@ -53,7 +56,12 @@ fn sha1(message: &[u8]) -> [u8; 20] {
                 40..60 => ((b & c) | (b & d) | (c & d), 0x8f1b_bcdc),
                 _ => (b ^ c ^ d, 0xca62_c1d6u32),
             };
-            let next = a.rotate_left(5).wrapping_add(mixed).wrapping_add(e).wrapping_add(constant).wrapping_add(*word);
+            let next = a
+                .rotate_left(5)
+                .wrapping_add(mixed)
+                .wrapping_add(e)
+                .wrapping_add(constant)
+                .wrapping_add(*word);
             (a, b, c, d, e) = (next, a, b.rotate_left(30), c, d);
         }
         for (sum, part) in hash.iter_mut().zip([a, b, c, d, e]) {
@@ -86,8 +94,20 @@ mod tests {
             // RFC 3174 7.3 has none at the edges of a block; that all differ shows that no byte is lost.
             assert_ne!(sha1(&vec![b'a'; length]), sha1(&vec![b'a'; length + 1]));
         }
-        assert_eq!(hex(sha1(b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")), "84983e441c3bd26ebaae4aa1f95129e5e54670f1");
-        assert_eq!([base64(b""), base64(b"f"), base64(b"fo"), base64(b"foo"), base64(b"foob")], ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
+        assert_eq!(
+            hex(sha1(b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")),
+            "84983e441c3bd26ebaae4aa1f95129e5e54670f1"
+        );
+        assert_eq!(
+            [
+                base64(b""),
+                base64(b"f"),
+                base64(b"fo"),
+                base64(b"foo"),
+                base64(b"foob")
+            ],
+            ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]
+        );
     }
 
     #[test]

@@ -36,9 +36,6 @@ use crate::{listen::Listener, serve};
 use ca::{CaFiles, Refused};
 use token::{Check, Claim};
 
-/// A token or a request is no longer than this.
-const REQUEST: usize = 64 << 10;
-
 /// Signs certificates for callers.
 pub struct Issuer {
     /// The CA, followed.
@@ -71,7 +68,7 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     serve::builder()
         .timeout(limits::HANDSHAKE_TIME)
-        .add_service(IdentityServer::new(Service { issuer }).max_decoding_message_size(REQUEST))
+        .add_service(IdentityServer::new(Service { issuer }).max_decoding_message_size(limits::CERTIFY_REQUEST))
         .serve_with_incoming_shutdown(listener.incoming(holder, Credentials::identity_server), async move {
             drain.draining().await;
         })

@@ -24,9 +24,6 @@ use weft_service::{
     tls::{self, Credentials, Holder},
 };
 
-/// Handshakes under way at once; further connections wait in the kernel's queue.
-const HANDSHAKES: usize = 512;
-
 /// Which configuration a listener takes from its credentials.
 pub type Choice = fn(&Credentials) -> Arc<ServerConfig>;
 
@@ -67,7 +64,7 @@ impl Listener {
     pub fn incoming(self, holder: Arc<Holder>, choice: Choice) -> ReceiverStream<io::Result<Secured>> {
         let (sender, receiver) = mpsc::channel(64);
         weft_service::task::spawn("accept", async move {
-            let places = Arc::new(Semaphore::new(HANDSHAKES));
+            let places = Arc::new(Semaphore::new(limits::CONTROLLER_HANDSHAKES));
             loop {
                 let Ok(place) = places.clone().acquire_owned().await else {
                     return;

@@ -36,11 +36,6 @@ use crate::{
     plan::Name,
 };
 
-/// A response is closed when it has this size, so that no reader's limit for a message is reached by many small answers.
-const RESPONSE: usize = 512 << 10;
-/// Streams end after this time, some sooner, so that proxies spread over replicas again.
-const AGE: Duration = Duration::from_secs(3600);
-
 /// Serves discovery until the drain begins.
 pub async fn serve(
     listener: Listener,
@@ -189,7 +184,7 @@ impl Stream {
             .duration_since(SystemTime::now())
             .unwrap_or_default();
         let chance = (RandomState::new().hash_one(0) % 250) as u32;
-        certificate.min(AGE * (1000 - chance) / 1000)
+        certificate.min(limits::DISCOVERY_AGE * (1000 - chance) / 1000)
     }
 
     fn take(&mut self, request: FollowRequest) -> Result<(), Status> {
@@ -215,7 +210,7 @@ impl Stream {
     fn response(&mut self) -> Option<FollowResponse> {
         let mut response = FollowResponse::default();
         let mut size = 0;
-        while size < RESPONSE {
+        while size < limits::DISCOVERY_RESPONSE {
             let Some((name, news)) = self.follower.take() else {
                 break;
             };

@@ -151,7 +151,19 @@ limits! {
     FOLLOWED: count = 20_000;
     /// Streams that one controller serves.
     DISCOVERY_STREAMS: count = 20_000;
-    /// Certificates that one identity may ask for in a minute.
+    /// One response of discovery is closed when it has this size; a single answer may be longer.
+    DISCOVERY_RESPONSE: bytes = 512 << 10;
+    /// Age at which a discovery stream is ended, so that proxies spread over replicas again.
+    DISCOVERY_AGE: time = Duration::from_secs(3600);
+    /// TLS handshakes that one listener of the controller works on at once; the next ones wait in the kernel's queue.
+    CONTROLLER_HANDSHAKES: count = 512;
+    /// A request for a certificate, with its token.
+    CERTIFY_REQUEST: bytes = 64 << 10;
+    /// Connections to one admin server; the next ones wait in the kernel's queue.
+    ADMIN_CONNECTIONS: count = 64;
+    /// Time for one exchange with an admin server, and for one of its connections to be idle.
+    ADMIN_TIME: time = Duration::from_secs(30);
+    /// Certificates that one pod, as one identity, may ask for in a minute.
     CERTIFICATES_PER_MINUTE: count = 30;
     /// A regular expression of a route.
     REGEX: bytes = 1 << 10;

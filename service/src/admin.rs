@@ -2,9 +2,7 @@
 //!
 //! The Host field means nothing here. What makes a program ready is for the program.
 
-use std::{
-    collections::BTreeMap, convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -17,11 +15,6 @@ use tokio::{
     sync::Semaphore,
 };
 use weft_proto::{limits, names::path};
-
-/// Connections served at once. Kubelets and Prometheus need a handful.
-const CONNECTIONS: usize = 64;
-/// Time for one exchange, and for an idle connection.
-const TIME: Duration = Duration::from_secs(30);
 
 /// The answer of a handler.
 pub struct Answer {
@@ -145,7 +138,7 @@ impl Server {
 
     /// Serves until it is dropped. Never returns.
     pub async fn serve(self) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
@@ -173,7 +166,7 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'st
         let routes = routes.clone();
         async move {
             let handled = routes.answer(request.method(), request.uri().path());
-            let answer = tokio::time::timeout(TIME, handled)
+            let answer = tokio::time::timeout(limits::ADMIN_TIME, handled)
                 .await
                 .unwrap_or_else(|_| Answer::text(StatusCode::GATEWAY_TIMEOUT, "no answer in time"));
             Ok::<_, Infallible>(respond(answer))
@@ -181,7 +174,7 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'st
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(TIME)
+        .header_read_timeout(limits::ADMIN_TIME)
         .max_buf_size(16 << 10)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {

@@ -15,6 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    time::SystemTime,
 };
 
 use ::h2::client::SendRequest;
@@ -60,6 +61,8 @@ struct Link {
     counts: Arc<Counts>,
     /// Which credentials it was made with; newer ones retire it.
     credentials: u64,
+    /// When those end, and with them the use of the connection.
+    not_after: Option<SystemTime>,
 }
 
 /// What a link's task and its users both look at.
@@ -119,6 +122,9 @@ impl Link {
     /// Whether one more stream should go here.
     fn has_room(&self, credentials: u64) -> bool {
         if self.counts.closed.load(Relaxed) || self.credentials != credentials {
+            return false;
+        }
+        if self.not_after.is_some_and(|not_after| SystemTime::now() >= not_after) {
             return false;
         }
         let most = match &*self.state.borrow() {
@@ -189,11 +195,8 @@ pub(super) async fn acquire(
 
 /// A connection with room, else a new one that is being made.
 fn link(key: &Key, endpoint: &Endpoint, shared: &Arc<Shared>) -> Result<Arc<Link>, Fault> {
-    let credentials = if key.transport == Transport::Mesh {
-        shared.credentials_number()
-    } else {
-        0
-    };
+    let mesh = key.transport == Transport::Mesh;
+    let credentials = if mesh { shared.credentials_number() } else { 0 };
     POOL.with_borrow_mut(|pool| {
         if let Some(links) = pool.get(key) {
             if let Some(link) = links.iter().find(|link| link.has_room(credentials)) {
@@ -214,6 +217,7 @@ fn link(key: &Key, endpoint: &Endpoint, shared: &Arc<Shared>) -> Result<Arc<Link
             state,
             counts: counts.clone(),
             credentials,
+            not_after: mesh.then(|| Some(shared.credentials.current()?.not_after())).flatten(),
         });
         links.push(link.clone());
         link::start(link::Start {

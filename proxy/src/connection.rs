@@ -86,13 +86,7 @@ pub async fn accepted(
         return;
     }
     let facts = Facts::new(role.direction, client, original, None, false);
-    let closed = shared.drain(role.direction).clone();
-    let serving = serve(Io::socket(stream), facts, role, shared);
-    tokio::select! {
-        () = serving => {}
-        // The drain's time has passed; what is dropped here is counted as abandoned.
-        () = closed.closed() => {}
-    }
+    serve(Io::socket(stream), facts, role, shared).await;
 }
 
 fn is_check(original: SocketAddr) -> bool {
@@ -110,10 +104,28 @@ async fn answer_check(mut stream: TcpStream) {
 }
 
 /// From the first byte on.
-async fn serve(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared>) {
+async fn serve(io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared>) {
+    // Boxed apart: what looking takes is given back before the connection begins to be idle.
+    if let Some(seen) = Box::pin(look(io, facts, role, shared)).await {
+        passes(seen).await;
+    }
+}
+
+/// A connection of which is known what its client speaks.
+struct Known {
+    io: Io,
+    seen: Seen,
+    /// Open already, on behalf of a client that was silent.
+    hop: Option<Box<Opened>>,
+    began: Instant,
+    connection: Arc<Connection>,
+}
+
+/// Finds out what the client speaks, and ends the mesh's TLS. `None`: the client was told that it failed.
+async fn look(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared>) -> Option<Known> {
     let began = Instant::now();
     let followed = shared.tables.follow(role.looks_up, facts.destination).await;
-    let declared = followed.current().protocol;
+    let declared = as_declared(followed.current().protocol);
     let connection = Arc::new(Connection {
         facts,
         peer: None,
@@ -122,43 +134,67 @@ async fn serve(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Share
     });
     // A port that is declared needs no look, except where the mesh's own TLS may come.
     if !role.ends_mesh_tls
-        && let Some(seen) = as_declared(declared)
+        && let Some(seen) = declared
     {
-        return passes(io, seen, None, began, connection).await;
+        return Some(Known {
+            io,
+            seen,
+            hop: None,
+            began,
+            connection,
+        });
     }
     let silence = if connection.followed.speaks_first() {
         Duration::ZERO
     } else {
         limits::SILENCE
     };
-    let seen = match detect::first_bytes(&mut io, silence).await {
-        Ok(Some(seen)) => seen,
-        Ok(None) => match Box::pin(broken_silence(&mut io, &connection)).await {
-            Ok(silence::Broken::ByClient(seen)) => seen,
-            Ok(silence::Broken::Opaque {
-                hop,
-                seen,
-                server_spoke,
-            }) => {
-                if server_spoke {
-                    connection.followed.spoke_first();
-                }
-                return passes(io, seen, Some(hop), began, connection).await;
+    let first = match detect::first_bytes(&mut io, silence).await {
+        Ok(Some(seen)) => Ok(silence::Broken::ByClient(seen)),
+        Ok(None) => broken_silence(&mut io, &connection).await,
+        Err(fault) => Err(fault),
+    };
+    let seen = match first {
+        Ok(silence::Broken::ByClient(seen)) => seen,
+        Ok(silence::Broken::Opaque {
+            hop,
+            seen,
+            server_spoke,
+        }) => {
+            if server_spoke {
+                connection.followed.spoke_first();
             }
-            Err(fault) => return unseen(io, &fault, &connection),
-        },
-        Err(fault) => return unseen(io, &fault, &connection),
+            return Some(Known {
+                io,
+                seen,
+                hop: Some(hop),
+                began,
+                connection,
+            });
+        }
+        Err(fault) => {
+            // The client is told as the server would have told it.
+            failed(Record::connection(connection.facts.clone()), &fault);
+            io.reset();
+            return None;
+        }
     };
     if role.ends_mesh_tls && seen.is_mesh() {
         return over_the_mesh(io, began, connection).await;
     }
-    let seen = match as_declared(declared) {
+    let seen = match declared {
         // What its client calls TLS is passed on as it is; the ClientHello's name is worth knowing.
         Some(Seen::Tls(_)) if matches!(seen, Seen::Tls(_)) => seen,
         Some(declared) => declared,
         None => seen,
     };
-    passes(io, seen, None, began, connection).await
+    Some(Known {
+        io,
+        seen,
+        hop: None,
+        began,
+        connection,
+    })
 }
 
 /// What a port declares outweighs what its bytes look like.
@@ -195,21 +231,16 @@ async fn broken_silence(io: &mut Io, connection: &Arc<Connection>) -> Result<sil
     silence::watch(io, opening, for_weft).await
 }
 
-/// It never became clear what the client speaks: the client is told as the server would have told it.
-fn unseen(io: Io, fault: &Fault, connection: &Connection) {
-    failed(Record::connection(connection.facts.clone()), fault);
-    io.reset();
-}
-
 /// The connection of another weft: its TLS is ended, and HTTP/2 spoken within.
-async fn over_the_mesh(io: Io, began: Instant, connection: Arc<Connection>) {
+async fn over_the_mesh(io: Io, began: Instant, connection: Arc<Connection>) -> Option<Known> {
     let (io, peer) = match terminate::mesh(io, &connection.shared).await {
         Ok(ended) => ended,
-        Err(fault) => return failed(Record::connection(connection.facts.clone()), &fault),
+        Err(fault) => {
+            failed(Record::connection(connection.facts.clone()), &fault);
+            return None;
+        }
     };
-    let Some(connection) = Arc::into_inner(connection) else {
-        return;
-    };
+    let connection = Arc::into_inner(connection)?;
     let facts = connection
         .facts
         .known_better(connection.facts.destination, Some(peer.as_str()), true);
@@ -218,12 +249,25 @@ async fn over_the_mesh(io: Io, began: Instant, connection: Arc<Connection>) {
         peer: Some(peer),
         ..connection
     });
-    passes(io, Seen::Http2, None, began, connection).await;
+    Some(Known {
+        io,
+        seen: Seen::Http2,
+        hop: None,
+        began,
+        connection,
+    })
 }
 
 /// It is known what the client speaks.
-async fn passes(io: Io, seen: Seen, hop: Option<Box<Opened>>, began: Instant, connection: Arc<Connection>) {
-    let mut record = Record::connection(connection.facts.clone());
+async fn passes(known: Known) {
+    let Known {
+        io,
+        seen,
+        hop,
+        began,
+        connection,
+    } = known;
+    let mut record = Box::new(Record::connection(connection.facts.clone()));
     record.detected(seen.protocol(), began.elapsed());
     if let Seen::Tls(hello) = &seen
         && let Some(name) = &hello.sni
@@ -231,22 +275,23 @@ async fn passes(io: Io, seen: Seen, hop: Option<Box<Opened>>, began: Instant, co
         record.server_name(name);
     }
     if let Err(fault) = authorize::connection(&connection.facts, &connection.shared) {
-        failed(record, &fault);
+        failed(*record, &fault);
         return io.reset();
     }
-    match seen {
-        Seen::Http1 => Box::pin(exchange::serve_h1(io, connection)).await,
-        Seen::Http2 => Box::pin(exchange::serve_h2(io, connection)).await,
-        Seen::Tls(_) | Seen::Opaque => return Box::pin(as_bytes(io, hop, record, &connection)).await,
-    }
+    let serving: Pin<Box<dyn Future<Output = ()> + Send>> = match seen {
+        Seen::Http1 => Box::pin(exchange::serve_h1(io, connection)),
+        Seen::Http2 => Box::pin(exchange::serve_h2(io, connection)),
+        Seen::Tls(_) | Seen::Opaque => return Box::pin(as_bytes(io, hop, *record, connection)).await,
+    };
+    serving.await;
     record.close();
 }
 
 /// Bytes that nobody looks at.
-async fn as_bytes(io: Io, hop: Option<Box<Opened>>, mut record: Record, connection: &Arc<Connection>) {
+async fn as_bytes(io: Io, hop: Option<Box<Opened>>, mut record: Record, connection: Arc<Connection>) {
     let opened = match hop {
         Some(hop) => *hop,
-        None => match hop::open_any(connection).await {
+        None => match hop::open_any(&connection).await {
             Ok(opened) => opened,
             Err(fault) => {
                 failed(record, &fault);
@@ -359,15 +404,35 @@ async fn from_itself(io: Io, shared: Arc<Shared>, address: SocketAddr) {
         true,
     );
     let followed = shared.tables.follow(shared.inbound.looks_up, address).await;
-    let closed = shared.inbound_drain.clone();
     let connection = Arc::new(Connection {
         facts,
         peer: Some(peer),
         followed,
         shared,
     });
-    tokio::select! {
-        () = passes(io, Seen::Http2, None, Instant::now(), connection) => {}
-        () = closed.closed() => {}
+    passes(Known {
+        io,
+        seen: Seen::Http2,
+        hop: None,
+        began: Instant::now(),
+        connection,
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, E, F: Future>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle HTTP/1 connection costs this, what `exchange.rs` keeps for it, and three small shared values.
+    #[test]
+    fn what_a_connection_keeps_while_it_is_idle_is_small() {
+        let bytes = size(accepted);
+        assert!(bytes <= 768, "{bytes}");
+        assert!(size_of::<Connection>() <= 64, "{}", size_of::<Connection>());
     }
 }

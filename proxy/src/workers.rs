@@ -30,13 +30,16 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
     let shared = Shared::new(Config::clone(&config), asks);
     // Everything is bound before anything is served, so that a port that is taken is told at once.
     let port = admin::bind().context("the port of metrics and probes cannot be bound")?;
+    let mut workers = Vec::with_capacity(config.workers);
     for worker in 0..config.workers {
         let listeners = bind_all(&shared)?;
         let shared = shared.clone();
-        thread::Builder::new()
-            .name(format!("worker-{worker}"))
-            .spawn(move || work(listeners, shared))
-            .context("no thread for a worker")?;
+        let thread = thread::Builder::new().name(format!("worker-{worker}"));
+        workers.push(
+            thread
+                .spawn(move || work(listeners, shared))
+                .context("no thread for a worker")?,
+        );
     }
     shared.listening.store(true, Ordering::Release);
     tracing::info!(identity = %config.identity(), workers = config.workers, "weft-proxy runs");
@@ -64,10 +67,12 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
         }
         shared.inbound_drain.close();
         shared.outbound_drain.close();
-        // Records of what is closed by force are written by those who held it.
-        tokio::time::sleep(limits::ACCEPT_BACK_OFF).await;
         anyhow::Ok(())
     })?;
+    for worker in workers {
+        // One that panicked has said so.
+        let _ = worker.join();
+    }
     access_log::flush();
     Ok(())
 }
@@ -131,7 +136,8 @@ fn work(listeners: Listeners, shared: Arc<Shared>) {
                 Err(error) => tracing::error!(%error, "a worker cannot listen"),
             }
         }
-        std::future::pending::<()>().await;
+        // Connections that are still open are closed with the runtime; their records say that they were abandoned.
+        shared.outbound_drain.closed().await;
     });
 }
 

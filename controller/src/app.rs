@@ -113,7 +113,13 @@ pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
         identity,
         admin,
     } = running.addresses;
-    tracing::info!(?discovery, ?identity, ?admin, "listening");
+    let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
+    tracing::info!(
+        discovery = text(discovery),
+        identity = text(identity),
+        admin = text(admin),
+        "listening"
+    );
     Ok(running)
 }
 

@@ -68,6 +68,7 @@ pub struct Cluster {
     pods_by_address: HashMap<IpAddr, BTreeSet<ObjectKey>>,
     slices_by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     slices_by_endpoint: HashMap<IpAddr, BTreeSet<ObjectKey>>,
+    slices_by_pod: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     routes_by_parent: HashMap<ObjectKey, BTreeSet<Key>>,
     routes_by_service: HashMap<ObjectKey, BTreeSet<Key>>,
 }
@@ -144,12 +145,16 @@ impl Cluster {
     }
 
     fn touch_pod(&self, pod: &Pod, touched: &mut Touched) {
-        for address in pod.addresses() {
-            touched.address(*address);
-            for slice in values(&self.slices_by_endpoint, address).filter_map(|key| self.slices.get(key)) {
-                touched.service(&slice.service);
-            }
+        let at = pod
+            .addresses()
+            .flat_map(|address| values(&self.slices_by_endpoint, address));
+        for slice in at
+            .chain(values(&self.slices_by_pod, &pod.key))
+            .filter_map(|key| self.slices.get(key))
+        {
+            touched.service(&slice.service);
         }
+        pod.addresses().for_each(|address| touched.address(*address));
     }
 
     fn service(&mut self, key: ObjectKey, new: Option<Service>, touched: &mut Touched) {
@@ -188,6 +193,7 @@ impl Cluster {
                 touched.address(address);
                 unindex(&mut self.slices_by_endpoint, &address, &key);
             }
+            old.pods().for_each(|pod| unindex(&mut self.slices_by_pod, pod, &key));
         }
         if let Some(slice) = new {
             touched.service(&slice.service);
@@ -196,6 +202,9 @@ impl Cluster {
                 touched.address(address);
                 index(&mut self.slices_by_endpoint, address, key.clone());
             }
+            slice
+                .pods()
+                .for_each(|pod| index(&mut self.slices_by_pod, pod.clone(), key.clone()));
             self.slices.insert(key, slice);
         }
     }

@@ -83,14 +83,13 @@ struct Service {
 impl Identity for Service {
     async fn certify(&self, request: Request<CertifyRequest>) -> Result<Response<CertifyResponse>, Status> {
         let answer = self.issuer.certify(request.get_ref()).await;
-        let (count, outcome) = match &answer {
-            Ok(_) => (&self.issuer.counts.issued, "issued"),
-            Err(_) => (&self.issuer.counts.refused, "refused"),
+        match &answer {
+            Ok(_) => self.issuer.counts.issued.fetch_add(1, Ordering::Relaxed),
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), reason = status.message(), "certificate refused");
+                self.issuer.counts.refused.fetch_add(1, Ordering::Relaxed)
+            }
         };
-        count.fetch_add(1, Ordering::Relaxed);
-        if let Err(status) = &answer {
-            tracing::warn!(outcome, code = ?status.code(), reason = status.message(), "certificate");
-        }
         answer.map(Response::new)
     }
 }

@@ -7,8 +7,8 @@ use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 use weft_proto::names::env;
 
-/// What is logged when nothing else is said.
-pub const DEFAULT_FILTER: &str = "info";
+/// What is logged when nothing else is said. `kube_client` warns of each kind that a cluster does not have, again and again.
+pub const DEFAULT_FILTER: &str = "info,kube_client=error";
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

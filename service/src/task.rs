@@ -18,7 +18,7 @@ pub fn spawn<T: Send + 'static>(name: &'static str, future: impl Future<Output =
     let future: std::pin::Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(future);
     Task {
         name,
-        handle: tokio::spawn(future.instrument(tracing::info_span!("task", name))),
+        handle: tokio::spawn(future.instrument(tracing::info_span!("task", task = name))),
     }
 }
 

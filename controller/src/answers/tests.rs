@@ -85,18 +85,25 @@ fn pool() -> Vec<Object> {
              spec: {{clusterIP: 10.96.0.{address}, ports: [{{port: 80, appProtocol: {protocol}}}]}}}}"
         ));
     }
-    for (slice, service, address, ready) in [
-        ("x", "s", 1, true),
-        ("x", "s", 2, false),
-        ("x", "t", 2, true),
-        ("z", "t", 3, true),
-        ("z", "s", 3, true),
+    add("{apiVersion: v1, kind: Pod, metadata: {name: c, namespace: shop}, spec: {hostNetwork: true}, status: {podIP: 10.1.0.3}}".into());
+    for (slice, service, address, ready, pod) in [
+        ("x", "s", 1, true, "a"),
+        ("x", "s", 2, false, ""),
+        ("x", "t", 2, true, "b"),
+        ("z", "t", 3, true, "c"),
+        ("z", "s", 3, true, "b"),
+        ("z", "s", 1, true, ""),
     ] {
+        let target = if pod.is_empty() {
+            String::new()
+        } else {
+            format!(", targetRef: {{kind: Pod, name: {pod}}}")
+        };
         add(format!(
             "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice,
              metadata: {{name: {slice}, namespace: shop, labels: {{kubernetes.io/service-name: {service}}}}},
              addressType: IPv4, ports: [{{name: '', port: 8080}}],
-             endpoints: [{{addresses: [10.1.0.{address}], conditions: {{ready: {ready}}}}}]}}"
+             endpoints: [{{addresses: [10.1.0.{address}], conditions: {{ready: {ready}}}{target}}}]}}"
         ));
     }
     for (route, parent, backend) in [("r", "s", "t"), ("r", "t", "s"), ("q", "s", "s"), ("q", "s", "gone")] {

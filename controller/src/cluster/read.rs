@@ -99,6 +99,7 @@ pub fn pod(object: core::Pod, notes: &mut Vec<String>) -> Result<Pod, Mistakes> 
         uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
         created: created(&object.metadata),
         ips,
+        host_network: spec.host_network == Some(true),
         service_account: spec.service_account_name.as_deref().unwrap_or("default").into(),
         mesh: mesh.filter(|_| spec.host_network != Some(true)),
         terminating: object.metadata.deletion_timestamp.is_some(),

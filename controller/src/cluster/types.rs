@@ -146,6 +146,8 @@ pub struct Pod {
     pub created: i64,
     /// Its own addresses: none of a pod in its node's network, nor of one that has ended.
     pub ips: Vec<IpAddr>,
+    /// It uses its node's network and addresses.
+    pub host_network: bool,
     /// Its ServiceAccount.
     pub service_account: Arc<str>,
     /// weft's redirects, where the pod's specification has weft's containers.
@@ -216,6 +218,11 @@ impl Slice {
     /// Addresses of all endpoints.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.endpoints.iter().map(|endpoint| endpoint.address)
+    }
+
+    /// Pods that its endpoints name.
+    pub fn pods(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref())
     }
 }
 

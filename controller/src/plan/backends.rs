@@ -1,5 +1,7 @@
 //! The backends of one destination: each Service port once, with its endpoints.
 
+use std::net::SocketAddr;
+
 use weft_proto::rpc::discovery as wire;
 
 use super::{Settings, identity, name_of};
@@ -58,7 +60,7 @@ impl<'a> Backends<'a> {
         let wanted = slices()
             .flat_map(Slice::addresses)
             .any(|address| address.is_ipv6() == self.ipv6);
-        let mut endpoints: Vec<(std::net::SocketAddr, wire::Endpoint)> = Vec::new();
+        let mut endpoints: Vec<(SocketAddr, wire::Endpoint)> = Vec::new();
         for slice in slices() {
             let Some(number) = slice
                 .ports
@@ -84,23 +86,29 @@ impl<'a> Backends<'a> {
     }
 
     fn endpoint(&self, endpoint: &SliceEndpoint, port: u16) -> Option<wire::Endpoint> {
-        let terminating_pod = |pod: &crate::cluster::types::Pod| pod.terminating;
-        let pod = self.cluster.pod_at(endpoint.address);
-        let terminating = endpoint.terminating || pod.is_some_and(terminating_pod);
+        // The identity comes from the pod that has the address, whatever a slice says of it.
+        let owner = self.cluster.pod_at(endpoint.address);
+        let pod = match &endpoint.pod {
+            None => owner,
+            Some(name) => {
+                // Whether weft listens there stands in the pod. A slice that comes sooner than its pod, or goes later, must
+                // not turn into plaintext.
+                let pod = self.cluster.pod_named(name)?;
+                if !pod.host_network && !pod.ips.contains(&endpoint.address) {
+                    return None;
+                }
+                Some(pod)
+            }
+        };
+        let terminating = endpoint.terminating || pod.is_some_and(|pod| pod.terminating);
         if !(endpoint.ready || (terminating && endpoint.serving)) {
             return None;
         }
-        // The identity comes from the pod that has the address, whatever a slice says of it.
-        let named = endpoint
-            .pod
-            .as_ref()
-            .and_then(|name| self.cluster.pod_named(name))
-            .or(pod);
         Some(wire::Endpoint {
-            address: Some(std::net::SocketAddr::new(endpoint.address, port).into()),
-            pod: named.map(|pod| &pod.key).or(endpoint.pod.as_ref()).map(name_of),
-            pod_uid: named.map(|pod| pod.uid.to_string()).unwrap_or_default(),
-            identity: pod.map(|pod| identity(self.settings, pod, port)).unwrap_or_default(),
+            address: Some(SocketAddr::new(endpoint.address, port).into()),
+            pod: pod.map(|pod| name_of(&pod.key)),
+            pod_uid: pod.map(|pod| pod.uid.to_string()).unwrap_or_default(),
+            identity: owner.map(|pod| identity(self.settings, pod, port)).unwrap_or_default(),
             terminating,
         })
     }

@@ -38,6 +38,8 @@ const PROGRAMS: [&str; 4] = ["weft-init", "weft-proxy", "weft-controller", "weft
 const LOOK: Duration = Duration::from_millis(100);
 /// Time for the supervisor to take commands.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(15);
+/// Time for the supervisor to answer a command.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// Time for the supervisor to go down by itself.
 const DOWN_TIME: Duration = Duration::from_secs(30);
 
@@ -291,11 +293,13 @@ impl Sandbox {
                 self.paths.name()
             )
         })?;
+        stream.set_read_timeout(Some(ANSWER_TIME))?;
         let mut text = serde_json::to_vec(request)?;
         text.push(b'\n');
         stream.write_all(&text)?;
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
+        let read = BufReader::new(stream).read_line(&mut line);
+        read.with_context(|| format!("the supervisor did not answer within {ANSWER_TIME:?}; see {}", self.paths.log().display()))?;
         match serde_json::from_str(&line).context("the supervisor ended; see `weft check`")? {
             Answer::Ok(value) => Ok(value),
             Answer::Error(error) => Err(anyhow::anyhow!(error)),

@@ -51,7 +51,7 @@ impl Cluster {
         }
     }
 
-    /// The objects, for as long as the guard lives. Never held across an await.
+    /// The objects, for as long as the guard lives. The innermost of all locks: nothing else is locked or awaited under it.
     pub fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -99,13 +99,13 @@ impl Supervisor {
             Kind::Service => self.with_addresses(object)?,
             _ => object,
         };
-        let mut store = self.cluster.store();
         if exists && key.kind == Kind::Pod {
             // A pod's spec does not change: another pod takes its place.
             lock(&self.running).replacing.insert(key.clone(), complete);
-            store.change(&key, mark_terminating)?;
+            self.cluster.store().change(&key, mark_terminating)?;
             return Ok("replaced");
         }
+        let mut store = self.cluster.store();
         if exists && key.kind == Kind::Job {
             // Nor does a job's; its pods go with the one that owned them.
             store.remove(&key)?;

@@ -67,17 +67,14 @@ impl Supervisor {
 
     /// Objects that waited for one of the same name to go.
     fn replace(&self) -> anyhow::Result<()> {
-        let mut running = lock(&self.running);
-        let mut store = self.cluster.store();
-        let free: Vec<Key> = running
-            .replacing
-            .keys()
-            .filter(|k| store.get(k).is_none())
-            .cloned()
-            .collect();
-        for key in free {
-            if let Some(object) = running.replacing.remove(&key) {
-                store.put(object)?;
+        let waiting: Vec<Key> = lock(&self.running).replacing.keys().cloned().collect();
+        for key in waiting {
+            if self.cluster.store().get(&key).is_some() {
+                continue;
+            }
+            let object = lock(&self.running).replacing.remove(&key);
+            if let Some(object) = object {
+                self.cluster.store().put(object)?;
             }
         }
         Ok(())
@@ -85,23 +82,20 @@ impl Supervisor {
 
     /// Objects of namespaces that are gone, and pods and slices whose owner is gone.
     fn collect_garbage(&self) -> anyhow::Result<()> {
-        let mut store = self.cluster.store();
+        let store = self.cluster.store();
         let namespaces: BTreeSet<String> = store.list(Kind::Namespace).map(|(k, _)| k.name.clone()).collect();
         let uids: BTreeSet<String> = store.all().map(|(_, o)| uid(o).to_string()).collect();
         let lost = |key: &Key, object: &Object| {
             let homeless = key.kind.namespaced() && !namespaces.contains(&key.namespace);
             homeless || owner(object).is_some_and(|owner| !uids.contains(owner))
         };
-        let keys: Vec<Key> = store
-            .all()
-            .filter(|(k, o)| lost(k, o))
-            .map(|(k, _)| k.clone())
-            .collect();
+        let keys: Vec<Key> = store.all().filter(|(k, o)| lost(k, o)).map(|(k, _)| k.clone()).collect();
+        drop(store);
         for key in keys {
             if key.kind == Kind::Pod {
-                store.change(&key, |pod| mark_terminating(pod))?;
+                self.cluster.store().change(&key, mark_terminating)?;
             } else {
-                store.remove(&key)?;
+                self.cluster.store().remove(&key)?;
                 lock(&self.applied).remove(&key);
             }
         }
@@ -129,9 +123,10 @@ impl Supervisor {
         for kind in [Kind::Deployment, Kind::StatefulSet, Kind::Job] {
             for workload in self.objects(kind) {
                 let wanted = workloads::wanted(&workload, &pods.iter().collect::<Vec<_>>());
+                let create: Vec<Object> = wanted.create.into_iter().map(|p| self.with_pod_defaults(p)).collect();
                 let mut store = self.cluster.store();
-                for pod in wanted.create {
-                    store.put(self.with_pod_defaults(pod))?;
+                for pod in create {
+                    store.put(pod)?;
                 }
                 for key in wanted.delete {
                     store.change(&key, |pod| mark_terminating(pod))?;

@@ -135,7 +135,7 @@ fn answers_are_never_stale_whatever_changes() {
     let mut follower = answers.follower(id("default"));
     let mut told: BTreeMap<Name, Answer> = BTreeMap::new();
     let mut now: BTreeMap<Key, Object> = BTreeMap::new();
-    for step in 0..3000 {
+    for step in 0..10000 {
         let name = names[dice.roll(names.len())];
         match dice.roll(12) {
             0 => {

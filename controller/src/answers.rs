@@ -14,7 +14,10 @@ use weft_proto::limits;
 use weft_service::spiffe::Id;
 
 use crate::{
-    cluster::{Cluster, Dependency, Touched, types::Key},
+    cluster::{
+        Cluster, Dependency, Touched,
+        types::{Key, ObjectKey},
+    },
     plan::{self, Answer, Name, Planned, Settings, Status},
     watch::Batch,
 };
@@ -24,6 +27,7 @@ pub struct Answers {
     settings: Settings,
     state: Mutex<State>,
     synced: watch::Sender<bool>,
+    batches: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -68,6 +72,7 @@ impl Answers {
             settings,
             state: Mutex::default(),
             synced: watch::Sender::new(false),
+            batches: watch::Sender::new(0),
         })
     }
 
@@ -86,6 +91,18 @@ impl Answers {
         if *self.synced.borrow() {
             state.report();
         }
+        drop(state);
+        self.batches.send_modify(|count| *count += 1);
+    }
+
+    /// UID of a pod that is there; empty where the object has none.
+    pub fn pod_uid(&self, pod: &ObjectKey) -> Option<Arc<str>> {
+        lock(&self.state).cluster.pod_named(pod).map(|pod| pod.uid.clone())
+    }
+
+    /// Tells of every batch that was taken in; the value counts them.
+    pub fn batches(&self) -> watch::Receiver<u64> {
+        self.batches.subscribe()
     }
 
     /// Whether everything that there is has been told.

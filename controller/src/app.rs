@@ -18,7 +18,7 @@ use crate::{
         self, Counts, Issuer, Quota,
         ca::{self, CaFiles},
         own,
-        token::{Check, SandboxTokens, TokenReviews},
+        token::{Check, OfLivingPods, SandboxTokens, TokenReviews},
     },
     listen::Listener,
     metrics, plan, serve,
@@ -84,21 +84,23 @@ pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
         servers: Vec::new(),
     };
     let mut parts = metrics::Parts::default();
+    let answers = config.routes.as_ref().map(|routes| {
+        Answers::new(plan::Settings {
+            trust_domain: config.trust_domain.as_str().into(),
+            cluster_cidrs: routes.cluster_cidrs.clone(),
+        })
+    });
     let (mut ca, mut life) = (None, Duration::ZERO);
     if let Some(identity) = config.identity {
         life = identity.leaf_life;
-        ca = Some(start_identity(identity, &config.trust_domain, &drain, &mut running, &mut parts).await?);
+        // An API server knows itself which pods are there.
+        let in_files = |routes: &Routes| matches!(routes.objects, Objects::Directory(_));
+        let pods = answers.clone().filter(|_| config.routes.as_ref().is_some_and(in_files));
+        ca = Some(start_identity(identity, pods, &config.trust_domain, &drain, &mut running, &mut parts).await?);
     }
-    if let Some(routes) = config.routes {
-        start_routes(
-            routes,
-            &config.trust_domain,
-            ca.map(|ca| (ca, life)),
-            &drain,
-            &mut running,
-            &mut parts,
-        )
-        .await?;
+    if let Some((routes, answers)) = config.routes.zip(answers) {
+        let ca = ca.map(|ca| (ca, life));
+        start_routes(routes, answers, ca, &drain, &mut running, &mut parts).await?;
     }
     let parts = Arc::new(parts);
     let (ready, rendered) = (parts.clone(), parts);
@@ -123,8 +125,31 @@ pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
     Ok(running)
 }
 
+/// How callers prove who they are. `pods`: where their pods are known, when no API server is asked.
+async fn check(tokens: &Tokens, pods: Option<Arc<Answers>>) -> anyhow::Result<Box<dyn Check>> {
+    let file = match tokens {
+        Tokens::Review => {
+            let client = kube::Client::try_default()
+                .await
+                .context("no API server to check tokens")?;
+            return Ok(Box::new(TokenReviews::new(client)));
+        }
+        Tokens::Sandbox(file) => file,
+    };
+    let place = || format!("--sandbox-token-key {}", file.display());
+    let pem = std::fs::read(file).with_context(place)?;
+    let tokens = SandboxTokens::new(&pem)
+        .map_err(anyhow::Error::msg)
+        .with_context(place)?;
+    Ok(match pods {
+        Some(answers) => Box::new(OfLivingPods { tokens, answers }),
+        None => Box::new(tokens),
+    })
+}
+
 async fn start_identity(
     config: Identity,
+    pods: Option<Arc<Answers>>,
     trust_domain: &str,
     drain: &Signal,
     running: &mut Running,
@@ -134,22 +159,7 @@ async fn start_identity(
         ca::create(&config.ca_dir, trust_domain)?;
     }
     let ca = CaFiles::new(&config.ca_dir, trust_domain).context("--ca-dir")?;
-    let check: Box<dyn Check> = match &config.tokens {
-        Tokens::Sandbox(file) => {
-            let place = || format!("--sandbox-token-key {}", file.display());
-            let pem = std::fs::read(file).with_context(place)?;
-            Box::new(
-                SandboxTokens::new(&pem)
-                    .map_err(anyhow::Error::msg)
-                    .with_context(place)?,
-            )
-        }
-        Tokens::Review => Box::new(TokenReviews::new(
-            kube::Client::try_default()
-                .await
-                .context("no API server to check tokens")?,
-        )),
-    };
+    let check = check(&config.tokens, pods).await?;
     let counts = Arc::new(Counts::default());
     let issuer = Issuer {
         ca: ca.clone(),
@@ -177,7 +187,7 @@ async fn start_identity(
 
 async fn start_routes(
     config: Routes,
-    trust_domain: &str,
+    answers: Arc<Answers>,
     ca: Option<(Arc<CaFiles>, Duration)>,
     drain: &Signal,
     running: &mut Running,
@@ -196,10 +206,6 @@ async fn start_routes(
     };
     let listener = bind("--discovery-listen", config.listen).await?;
     running.addresses.discovery = Some(listener.address()?);
-    let answers = Answers::new(plan::Settings {
-        trust_domain: trust_domain.into(),
-        cluster_cidrs: config.cluster_cidrs,
-    });
     let holder = Holder::new();
     match (ca, config.remote) {
         (Some((ca, life)), _) => {

@@ -39,9 +39,11 @@ const CLUSTER: &str = "
 ---
 {apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {clusterIP: 10.96.0.2, ports: [{port: 80}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: cart-1, namespace: shop, uid: u-1}, spec: {serviceAccountName: cart}, status: {podIP: 10.1.0.1}}
+{apiVersion: v1, kind: Pod, metadata: {name: cart-1, namespace: shop, uid: uid-cart}, spec: {serviceAccountName: cart}, status: {podIP: 10.1.0.1}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: web-1, namespace: shop, uid: u-2}, spec: {serviceAccountName: web}, status: {podIP: 10.1.0.2}}
+{apiVersion: v1, kind: Pod, metadata: {name: web-1, namespace: shop, uid: uid-web}, spec: {serviceAccountName: web}, status: {podIP: 10.1.0.2}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: weft-routes-1, namespace: weft-system, uid: uid-weft-routes}, spec: {serviceAccountName: weft-routes}}
 ";
 
 struct World {
@@ -413,6 +415,33 @@ async fn t53_a_token_of_another_audience_or_past_its_end_gets_nothing() {
     tampered[last] ^= 1;
     let status = world.certify(world.token("cart", |_| {}), tampered).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+}
+
+#[tokio::test]
+async fn t53_a_token_of_a_pod_that_is_gone_or_replaced_gets_nothing() {
+    let world = World::new().await;
+    let csr = || request(|_| {}).1;
+    let gone = world.token("gone", |_| {});
+    let replaced = world.token("cart", |claims| {
+        claims["kubernetes.io"]["pod"]["uid"] = json!("uid-before")
+    });
+    for (token, why) in [
+        (gone, "shop/gone-1 is not there"),
+        (replaced, "shop/cart-1 has been replaced"),
+    ] {
+        let status = world.certify(token, csr()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+        assert!(status.message().contains(why), "{status:?}");
+    }
+    // A pod's file may come a moment after its token.
+    let coming = world.certify(world.token("late", |_| {}), csr());
+    let put = async {
+        world.put(
+            "late.yaml",
+            "{apiVersion: v1, kind: Pod, metadata: {name: late-1, namespace: shop, uid: uid-late}}",
+        );
+    };
+    tokio::join!(coming, put).0.unwrap();
 }
 
 #[tokio::test]

@@ -3,13 +3,15 @@
 //!
 //! Both demand the audience `weft-ca` and a token that is bound to a pod. There is no third way and no default.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client, api::PostParams};
 use serde::Deserialize;
-use weft_proto::names::TOKEN_AUDIENCE;
+use weft_proto::{limits, names::TOKEN_AUDIENCE};
+
+use crate::{answers::Answers, cluster::types::ObjectKey};
 
 /// Issuer of a sandbox's tokens, where they name one.
 pub const SANDBOX_ISSUER: &str = "weft-sandbox";
@@ -124,6 +126,44 @@ impl SandboxTokens {
 impl Check for SandboxTokens {
     fn check<'a>(&'a self, token: &'a str) -> Pin<Box<dyn Future<Output = Result<Claim, Refused>> + Send + 'a>> {
         Box::pin(std::future::ready(self.claim(token)))
+    }
+}
+
+/// A check that also wants the pod of the token to be there still, as an API server does. For the sandbox, whose objects this
+/// process reads anyway.
+pub struct OfLivingPods {
+    /// Checks the token itself.
+    pub tokens: SandboxTokens,
+    /// Knows the pods.
+    pub answers: Arc<Answers>,
+}
+
+impl OfLivingPods {
+    async fn claim(&self, token: &str) -> Result<Claim, Refused> {
+        let claim = self.tokens.claim(token)?;
+        let pod = ObjectKey::new(&claim.namespace, &claim.pod_name);
+        let mut batches = self.answers.batches();
+        let there = async {
+            while !self.answers.is_synced() || self.answers.pod_uid(&pod).is_none() {
+                // Cannot fail: `self` holds the sender.
+                let _ = batches.changed().await;
+            }
+        };
+        // A pod's first token may come before the file with the pod was read.
+        let _ = tokio::time::timeout(limits::DESTINATION_TIME, there).await;
+        match self.answers.pod_uid(&pod) {
+            None => Err(refused(format!("its pod {pod} is not there"))),
+            Some(uid) if !uid.is_empty() && *uid != *claim.pod_uid => Err(refused(format!(
+                "its pod {pod} has been replaced by another of the same name"
+            ))),
+            Some(_) => Ok(claim),
+        }
+    }
+}
+
+impl Check for OfLivingPods {
+    fn check<'a>(&'a self, token: &'a str) -> Pin<Box<dyn Future<Output = Result<Claim, Refused>> + Send + 'a>> {
+        Box::pin(self.claim(token))
     }
 }
 

@@ -36,6 +36,8 @@ use std::{
 const PROGRAMS: [&str; 4] = ["weft-init", "weft-proxy", "weft-controller", "weft-injector"];
 /// How often a state is looked at that cannot be waited for.
 const LOOK: Duration = Duration::from_millis(100);
+/// Everything must have been ready for so long: the controller and the proxies follow a moment later.
+const QUIET: Duration = Duration::from_millis(600);
 /// Time for the supervisor to take commands.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(15);
 /// Time for the supervisor to answer a command.
@@ -257,10 +259,12 @@ impl Sandbox {
     /// Waits until everything is ready; says what it waits for when that changes.
     pub fn wait(&self, limit: Duration, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
-        let mut said = String::new();
+        let (mut said, mut quiet_since) = (String::new(), Instant::now());
         loop {
             let progress: Progress = serde_json::from_value(self.ask(&Request::Progress)?)?;
-            if progress.waiting.is_empty() {
+            if !progress.waiting.is_empty() {
+                quiet_since = Instant::now();
+            } else if quiet_since.elapsed() >= QUIET {
                 let failed: Vec<String> = progress.failed.iter().map(entry).collect();
                 if !failed.is_empty() {
                     bail!("not everything is well:\n  {}", failed.join("\n  "));
@@ -268,7 +272,7 @@ impl Sandbox {
                 return Ok(());
             }
             let line = waiting(&progress);
-            if line != said {
+            if line != said && !progress.waiting.is_empty() {
                 say(&line);
                 said = line;
             }
@@ -299,7 +303,12 @@ impl Sandbox {
         stream.write_all(&text)?;
         let mut line = String::new();
         let read = BufReader::new(stream).read_line(&mut line);
-        read.with_context(|| format!("the supervisor did not answer within {ANSWER_TIME:?}; see {}", self.paths.log().display()))?;
+        read.with_context(|| {
+            format!(
+                "the supervisor did not answer within {ANSWER_TIME:?}; see {}",
+                self.paths.log().display()
+            )
+        })?;
         match serde_json::from_str(&line).context("the supervisor ended; see `weft check`")? {
             Answer::Ok(value) => Ok(value),
             Answer::Error(error) => Err(anyhow::anyhow!(error)),

@@ -3,6 +3,7 @@
 //! The node's namespace is ours alone, so a transaction replaces its tables as a whole: no state to compare with.
 
 use crate::{
+    address::Ranges,
     endpoints::SERVICE_NAME,
     netns,
     object::{Object, label, name, namespace},
@@ -42,15 +43,15 @@ impl Family {
 }
 
 /// Applies both families' transactions in the namespace of the calling thread.
-pub fn apply(services: &[&Object], slices: &[&Object]) -> Result<(), netns::Error> {
+pub fn apply(ranges: Ranges, services: &[&Object], slices: &[&Object]) -> Result<(), netns::Error> {
     for family in Family::ALL {
-        netns::feed(family.restore(), &["--wait"], &render(family, services, slices))?;
+        netns::feed(family.restore(), &["--wait"], &render(family, ranges, services, slices))?;
     }
     Ok(())
 }
 
 /// The tables `nat` and `filter` of the node for one family.
-pub fn render(family: Family, services: &[&Object], slices: &[&Object]) -> String {
+pub fn render(family: Family, ranges: Ranges, services: &[&Object], slices: &[&Object]) -> String {
     let mut text = Text::default();
     for service in services {
         let address = addresses(service).into_iter().find(|a| family.has(a));
@@ -59,6 +60,13 @@ pub fn render(family: Family, services: &[&Object], slices: &[&Object]) -> Strin
             text.port(service, address, port, &ready(service, port, slices, family));
         }
     }
+    let (dns, range) = match family {
+        Family::V4 => (ranges.dns().v4.to_string(), ranges.services().0.to_string()),
+        Family::V6 => (ranges.dns().v6.to_string(), ranges.services().1.to_string()),
+    };
+    // What has become an endpoint's address by now is past this; what has not is nobody's.
+    text.line_filter(&format!("-A REFUSED -d {dns} -j RETURN"));
+    text.line_filter(&format!("-A REFUSED -d {range} -j REJECT"));
     text.finish()
 }
 
@@ -225,6 +233,7 @@ mod tests {
         (service, slice("IPv4", four), slice("IPv6", six))
     }
 
+    const RANGES: Ranges = Ranges { index: 0 };
     const GOLDEN: &str = r#"*nat
 :PREROUTING ACCEPT [0:0]
 :INPUT ACCEPT [0:0]
@@ -248,13 +257,15 @@ COMMIT
 -A FORWARD -j REFUSED
 -A OUTPUT -j REFUSED
 -A REFUSED -d fd77::14 -p tcp -m tcp --dport 81 -m comment --comment "shop/web:81" -j REJECT
+-A REFUSED -d fd77:6566:7400:80::a -j RETURN
+-A REFUSED -d fd77:6566:7400:80::/112 -j REJECT
 COMMIT
 "#;
 
     #[test]
     fn ready_endpoints_share_and_a_port_without_any_is_refused() {
         let (service, four, six) = objects();
-        let text = render(Family::V6, &[&service], &[&four, &six]);
+        let text = render(Family::V6, RANGES, &[&service], &[&four, &six]);
         assert_eq!(text, GOLDEN.replace("ID", &id("shop/web:80/tcp")));
     }
 
@@ -262,8 +273,14 @@ COMMIT
     fn the_kernel_takes_what_is_rendered_with_and_without_affinity() {
         let (mut service, four, six) = objects();
         let netns = Netns::create(&format!("weft-unit-{}-nat", std::process::id())).unwrap();
-        netns.run(|| apply(&[&service], &[&four, &six])).unwrap().unwrap();
+        netns
+            .run(|| apply(RANGES, &[&service], &[&four, &six]))
+            .unwrap()
+            .unwrap();
         service["spec"]["sessionAffinity"] = "ClientIP".into();
-        netns.run(|| apply(&[&service], &[&four, &six])).unwrap().unwrap();
+        netns
+            .run(|| apply(RANGES, &[&service], &[&four, &six]))
+            .unwrap()
+            .unwrap();
     }
 }

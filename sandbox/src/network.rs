@@ -29,6 +29,10 @@ pub fn node(name: &str, ranges: Ranges) -> Result<Netns, Error> {
         lines.push(format!("addr add {}/32 dev lo", pair.v4));
         lines.push(format!("addr add {}/128 dev lo nodad", pair.v6));
     }
+    // The node's own connections to a ClusterIP need a way out before the rules give them another destination.
+    let (v4, v6) = ranges.services();
+    lines.push(format!("route add {v4} dev lo src {}", ranges.node().v4));
+    lines.push(format!("route add {v6} dev lo src {}", ranges.node().v6));
     node.batch(&lines)?;
     Ok(node)
 }

@@ -146,7 +146,10 @@ fn submounts(table: &str) -> BTreeSet<PathBuf> {
             continue;
         };
         let point = PathBuf::from(point.replace("\\040", " "));
-        let shared = SHARED.iter().chain(&["/proc"]).any(|tree| point.starts_with(tree));
+        let shared = SHARED
+            .iter()
+            .chain(&["/proc", "/run/netns"])
+            .any(|tree| point.starts_with(tree));
         if point != Path::new("/") && !shared && !LEFT_OUT.contains(&kind) {
             found.insert(point);
         }

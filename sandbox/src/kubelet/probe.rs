@@ -162,12 +162,11 @@ where
 {
     let shown = |e: hyper::Error| format!("HTTP: {e}");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(shown)?;
-    let exchange = async { sender.send_request(request).await.map(|r| r.status().as_u16()) };
-    tokio::pin!(connection);
-    tokio::select! {
-        answer = exchange => answer.map_err(shown),
-        end = &mut connection => Err(end.err().map_or("the connection ended without an answer".into(), shown)),
-    }
+    // Not polled side by side: the connection may end together with the answer, and must not win then.
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await;
+    connection.abort();
+    answer.map(|response| response.status().as_u16()).map_err(shown)
 }
 
 /// `Health/Check` with prior knowledge of HTTP/2. The two messages are small enough to be written and read here.

@@ -57,6 +57,8 @@ pub struct State {
     pub started: bool,
     /// The readiness probe passes.
     pub ready: bool,
+    /// What the last failed probe saw; nothing once one passes.
+    pub probe: String,
     /// How often it was started again.
     pub restarts: u32,
     /// Its turn has come.
@@ -86,6 +88,14 @@ pub fn status(states: &[State], facts: &Facts) -> Value {
     let begun = of(Part::App).any(|s| !matches!(&s.stage, Stage::Waiting(reason, _) if reason == "PodInitializing"));
     let phase = facts.over.unwrap_or(if begun { "Running" } else { "Pending" });
     let condition = |kind: &str, holds: bool| json!({"type": kind, "status": if holds { "True" } else { "False" }});
+    let unready: Vec<String> = long_running()
+        .filter(|s| !s.ready && !s.probe.is_empty())
+        .map(|s| format!("{}: {}", s.name, s.probe))
+        .collect();
+    let mut ready_condition = condition("Ready", ready);
+    if !unready.is_empty() {
+        ready_condition["message"] = unready.join("; ").into();
+    }
     let ips = |list: &[String]| list.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>();
     let containers = |init: bool| {
         states
@@ -98,7 +108,7 @@ pub fn status(states: &[State], facts: &Facts) -> Value {
         "phase": phase,
         "conditions": [
             condition("PodScheduled", true), condition("Initialized", initialized || facts.over == Some("Succeeded")),
-            condition("ContainersReady", ready), condition("Ready", ready),
+            condition("ContainersReady", ready), ready_condition,
         ],
         "podIP": facts.ips.first(), "podIPs": ips(&facts.ips),
         "hostIP": facts.host_ips.first(), "hostIPs": ips(&facts.host_ips),
@@ -196,6 +206,7 @@ mod tests {
             ready,
             restarts: 0,
             begun: true,
+            probe: String::new(),
         }
     }
 

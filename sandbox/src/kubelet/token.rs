@@ -7,8 +7,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 use std::{fmt, fs, os::unix::fs::OpenOptionsExt as _, path::Path, time::SystemTime};
 
-/// Who the tokens say has issued them.
-pub const ISSUER: &str = "https://weft-sandbox.invalid";
+/// Who the tokens say has issued them; the controller takes no others.
+pub const ISSUER: &str = "weft-sandbox";
 
 /// The key that signs.
 pub struct Signer(EncodingKey);

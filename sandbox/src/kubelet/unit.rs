@@ -80,6 +80,7 @@ impl Unit {
             ready: false,
             restarts: 0,
             begun: false,
+            probe: String::new(),
         };
         let (phase, stop) = (watch::Sender::new(Phase::Begin), watch::Sender::new(None));
         Unit {
@@ -259,6 +260,15 @@ async fn watch_over(pod: &Pod, unit: &Unit) -> String {
         process: &process,
         launch: &launch,
     };
+    let heard = |kind: &str, what: &str| {
+        let said = if what.is_empty() {
+            String::new()
+        } else {
+            format!("{kind} probe: {what}")
+        };
+        unit.set(|state| state.probe = said);
+        pod.publish();
+    };
     let lifecycle = unit.container.lifecycle.as_ref();
     if let Some(hook) = lifecycle
         .and_then(|l| l.post_start.as_ref())
@@ -270,7 +280,7 @@ async fn watch_over(pod: &Pod, unit: &Unit) -> String {
         }
     }
     if let Some(probe) = &unit.container.startup_probe {
-        if let Some(what) = until(probe, &target, Until::Passes, |_| {}).await {
+        if let Some(what) = until(probe, &target, Until::Passes, |_, what| heard("startup", what)).await {
             return format!("startup probe failed: {what}");
         }
         unit.set(|state| {
@@ -284,9 +294,9 @@ async fn watch_over(pod: &Pod, unit: &Unit) -> String {
         let Some(probe) = &unit.container.readiness_probe else {
             return std::future::pending().await;
         };
-        let changed = |ready: bool| {
-            unit.set(|state| state.ready = ready);
-            pod.publish();
+        let changed = |ready: Option<bool>, what: &str| {
+            unit.set(|state| state.ready = ready.unwrap_or(state.ready));
+            heard("readiness", what);
         };
         until(probe, &target, Until::Never, changed).await
     };
@@ -294,7 +304,7 @@ async fn watch_over(pod: &Pod, unit: &Unit) -> String {
         let Some(probe) = &unit.container.liveness_probe else {
             return std::future::pending().await;
         };
-        until(probe, &target, Until::Fails, |_| {}).await
+        until(probe, &target, Until::Fails, |_, _| {}).await
     };
     tokio::select! {
         _ = readiness => "its readiness is no longer looked at".into(),
@@ -312,12 +322,13 @@ enum Until {
     Never,
 }
 
-/// Repeats a probe. `changed` hears each change of the verdict; the result is the last failure, or nothing for a success.
+/// Repeats a probe. `changed` hears each change of the verdict and of what was seen; the result is the last failure, or
+/// nothing for a success.
 async fn until(
     probe: &core::Probe,
     target: &Target<'_>,
     until: Until,
-    mut changed: impl FnMut(bool),
+    mut changed: impl FnMut(Option<bool>, &str),
 ) -> Option<String> {
     let Some(check) = Check::of(probe) else {
         return std::future::pending().await;
@@ -337,6 +348,7 @@ async fn until(
     sleep(seconds(probe.initial_delay_seconds, 0)).await;
     let (mut passed, mut failed, mut verdict) = (0, 0, None);
     let mut counted: Option<Instant> = None;
+    let mut seen = String::new();
     loop {
         let now = Instant::now();
         let result = check.run(target, limit).await;
@@ -348,12 +360,17 @@ async fn until(
                 (failed, counted) = (failed + 1, Some(now));
             }
         }
-        if passed >= pass && verdict != Some(true) {
+        let before = (
+            verdict,
+            std::mem::replace(&mut seen, result.clone().err().unwrap_or_default()),
+        );
+        if passed >= pass {
             verdict = Some(true);
-            changed(true);
-        } else if failed >= fail && verdict != Some(false) {
+        } else if failed >= fail {
             verdict = Some(false);
-            changed(false);
+        }
+        if before != (verdict, seen.clone()) {
+            changed(verdict, &seen);
         }
         match (until, verdict, result) {
             (Until::Passes, Some(true), _) => return None,

@@ -1,6 +1,9 @@
 //! What the API server does with `apply`, `delete` and `scale`.
 
-use super::{Supervisor, lock, reconcile::mark_terminating};
+use super::{
+    Supervisor, lock,
+    reconcile::{elements, mark_terminating},
+};
 use crate::{
     manifest::{self, Batch, Source},
     object::{Key, Kind, Object, name, namespace},
@@ -118,7 +121,7 @@ impl Supervisor {
 
     /// A Service as the API server would complete it: with its addresses.
     fn with_addresses(&self, mut service: Object) -> anyhow::Result<Object> {
-        for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        for port in elements(&mut service["spec"], "ports") {
             if port["protocol"].is_null() {
                 port["protocol"] = "TCP".into();
             }

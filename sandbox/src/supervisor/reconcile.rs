@@ -89,7 +89,11 @@ impl Supervisor {
             let homeless = key.kind.namespaced() && !namespaces.contains(&key.namespace);
             homeless || owner(object).is_some_and(|owner| !uids.contains(owner))
         };
-        let keys: Vec<Key> = store.all().filter(|(k, o)| lost(k, o)).map(|(k, _)| k.clone()).collect();
+        let keys: Vec<Key> = store
+            .all()
+            .filter(|(k, o)| lost(k, o))
+            .map(|(k, _)| k.clone())
+            .collect();
         drop(store);
         for key in keys {
             if key.kind == Kind::Pod {
@@ -258,8 +262,8 @@ impl Supervisor {
         default(spec, "terminationGracePeriodSeconds", json!(30));
         spec["nodeName"] = self.cluster.node_name().into();
         for list in ["initContainers", "containers"] {
-            for container in spec[list].as_array_mut().into_iter().flatten() {
-                for port in container["ports"].as_array_mut().into_iter().flatten() {
+            for container in elements(spec, list) {
+                for port in elements(container, "ports") {
                     default(port, "protocol", json!("TCP"));
                 }
             }
@@ -298,14 +302,27 @@ impl Supervisor {
     fn publish_services(&self) -> anyhow::Result<()> {
         let (services, slices) = (self.objects(Kind::Service), self.objects(Kind::EndpointSlice));
         let (services, slices): (Vec<&Object>, Vec<&Object>) = (services.iter().collect(), slices.iter().collect());
+        let ranges = self.cluster.ranges;
         self.zone.set(dns::Zone::of(&services, &slices));
-        let text: String = Family::ALL.map(|f| nat::render(f, &services, &slices)).concat();
+        let text: String = Family::ALL.map(|f| nat::render(f, ranges, &services, &slices)).concat();
         if lock(&self.running).nat != text {
-            nat::apply(&services, &slices)?;
+            nat::apply(ranges, &services, &slices)?;
             lock(&self.running).nat = text;
         }
         Ok(())
     }
+}
+
+/// The elements of a list that may be absent; indexing alone would make it null.
+pub(crate) fn elements<'a>(
+    value: &'a mut serde_json::Value,
+    list: &str,
+) -> impl Iterator<Item = &'a mut serde_json::Value> {
+    value
+        .get_mut(list)
+        .and_then(serde_json::Value::as_array_mut)
+        .into_iter()
+        .flatten()
 }
 
 fn watch(

@@ -227,6 +227,9 @@ pub(crate) fn last_word(pod: &Object) -> String {
         message.map(|m| format!("{}: {m}", c["name"].as_str().unwrap_or_default()))
     };
     let own = pod["status"]["message"].as_str().map(String::from);
+    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let unready = || conditions.iter().find_map(|c| Some(c["message"].as_str()?.to_string()));
     own.or_else(|| containers.filter(|c| c["ready"] != true).find_map(said))
+        .or_else(unready)
         .unwrap_or_default()
 }

@@ -37,21 +37,14 @@ thread_local! {
 }
 
 impl Line {
-    /// An empty part.
+    /// An empty part. Its buffer is taken when there is something to say: most connections never have.
     pub fn new() -> Self {
-        if !is_on() {
-            return Self::default();
-        }
-        Self(
-            SPARE
-                .with_borrow_mut(Vec::pop)
-                .unwrap_or_else(|| String::with_capacity(512)),
-        )
+        Self::default()
     }
 
     /// Adds text from anywhere.
     pub fn field(&mut self, name: &'static str, value: &[u8]) {
-        if self.0.capacity() == 0 {
+        if !is_on() {
             return;
         }
         self.key(name);
@@ -92,6 +85,11 @@ impl Line {
     }
 
     fn key(&mut self, name: &'static str) {
+        if self.0.capacity() == 0 {
+            self.0 = SPARE
+                .with_borrow_mut(Vec::pop)
+                .unwrap_or_else(|| String::with_capacity(512));
+        }
         self.0.push_str(",\"");
         self.0.push_str(name);
         self.0.push_str("\":");

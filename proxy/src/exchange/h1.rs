@@ -33,15 +33,17 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
     loop {
         let head = match poll_fn(|cx| wait.poll_head(&mut conn, cx)).await {
             Ok(Some(head)) => head,
-            Ok(None) => return drop(conn.shutdown().await),
-            Err(refused) => return refuse(conn, refused, &connection).await,
+            Ok(None) => return drop(Box::pin(conn.shutdown()).await),
+            Err(refused) => return Box::pin(refuse(conn, refused, &connection)).await,
         };
         // What a request needs is in a future of its own, so that an idle connection holds little.
         match Box::pin(one(&mut conn, head, &connection)).await {
             (End::Keep, _) => {}
-            (End::Close, _) => return conn.linger().await,
+            (End::Close, _) => return Box::pin(conn.linger()).await,
             (End::Reset, _) => return conn.reset(),
-            (End::Tunnel(server), Some(record)) => return upgrade::carry(conn.into_io(), server, *record).await,
+            (End::Tunnel(server), Some(record)) => {
+                return Box::pin(upgrade::carry(conn.into_io(), server, *record)).await;
+            }
             (End::Tunnel(server), None) => {
                 server.reset();
                 return conn.reset();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that fails says where")]
 
+mod hostile;
+mod rules;
 mod streams;
 mod transparency;
 mod upgrade;

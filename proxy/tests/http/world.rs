@@ -111,13 +111,18 @@ impl World {
             ..Default::default()
         };
         more(&mut content);
-        let following = {
+        let mut following = {
             let shared = shared.clone();
             tokio::spawn(async move { shared.tables.follow(LooksUp::Controller, address).await })
         };
-        self.asks.recv().await.unwrap();
-        shared.tables.answer(address, "1", content);
-        let followed = following.await.unwrap();
+        // A destination that is followed already is not asked for again.
+        let followed = tokio::select! {
+            followed = &mut following => followed.unwrap(),
+            _ = self.asks.recv() => {
+                shared.tables.answer(address, "1", content);
+                following.await.unwrap()
+            }
+        };
         let facts = Facts::new(Direction::Outbound, client, address, None, false);
         Arc::new(Connection {
             facts,
@@ -265,6 +270,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         let clean = read
             .unwrap_or_else(|_| panic!("no end came after {:?}", String::from_utf8_lossy(&all)))
             .is_ok();
+        (String::from_utf8_lossy(&all).into_owned(), clean)
+    }
+
+    /// The same under a paused clock, where no time is too long.
+    pub async fn rest_paused(&mut self) -> (String, bool) {
+        let mut all = std::mem::take(&mut self.got);
+        let clean = self.io.read_to_end(&mut all).await.is_ok();
         (String::from_utf8_lossy(&all).into_owned(), clean)
     }
 

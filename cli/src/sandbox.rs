@@ -360,7 +360,9 @@ fn say_all(answer: &serde_json::Value) {
 
 fn listed(objects: &[Object], format: &str) -> anyhow::Result<String> {
     if format == "json" {
-        return Ok(serde_json::to_string_pretty(objects)? + "\n");
+        // As kubectl's, so that what reads one reads the other.
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        return Ok(serde_json::to_string_pretty(&list)? + "\n");
     }
     let texts = objects.iter().map(store::yaml).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(texts.join("---\n"))

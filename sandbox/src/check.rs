@@ -1,8 +1,17 @@
 //! `weft check`: is this machine fit, is everything up, and which pods are not meshed and why.
 
-use crate::{client::Sandbox, netns::Netns, object::Object, supervisor::control::Progress, table};
+use crate::{
+    client::Sandbox,
+    netns::Netns,
+    object::Object,
+    supervisor::control::{Progress, Request},
+    table,
+};
 use nix::unistd::geteuid;
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
+
+/// Time for a supervisor to say how it is.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,9 +117,13 @@ pub fn sandboxes(root: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     for sandbox in Sandbox::all(root) {
         let what = format!("sandbox '{}'", sandbox.paths().name());
-        let answered = sandbox.ask(&crate::supervisor::control::Request::Progress);
+        let answered = sandbox.ask_within(&Request::Progress, ANSWER_TIME);
         let progress: Progress = match answered.and_then(|v| Ok(serde_json::from_value(v)?)) {
             Ok(progress) => progress,
+            Err(error) if sandbox.paths().socket().exists() && error.to_string().contains("did not answer") => {
+                findings.push(finding(&what, Err(format!("{error:#}"))));
+                continue;
+            }
             Err(_) => {
                 let fix = format!(
                     "its supervisor is gone; clean up with `weft sandbox down --name {}`",

@@ -290,6 +290,11 @@ impl Sandbox {
 
     /// Sends one command.
     pub fn ask(&self, request: &Request) -> anyhow::Result<Value> {
+        self.ask_within(request, ANSWER_TIME)
+    }
+
+    /// Sends one command, and waits no longer than this for its answer.
+    pub fn ask_within(&self, request: &Request, limit: Duration) -> anyhow::Result<Value> {
         root()?;
         let mut stream = self.connect().with_context(|| {
             format!(
@@ -297,7 +302,7 @@ impl Sandbox {
                 self.paths.name()
             )
         })?;
-        stream.set_read_timeout(Some(ANSWER_TIME))?;
+        stream.set_read_timeout(Some(limit))?;
         let mut text = serde_json::to_vec(request)?;
         text.push(b'\n');
         stream.write_all(&text)?;
@@ -305,7 +310,7 @@ impl Sandbox {
         let read = BufReader::new(stream).read_line(&mut line);
         read.with_context(|| {
             format!(
-                "the supervisor did not answer within {ANSWER_TIME:?}; see {}",
+                "the supervisor did not answer within {limit:?}; see {}",
                 self.paths.log().display()
             )
         })?;

@@ -97,6 +97,14 @@ impl Paths {
 
     /// Makes the directories. Secrets and tokens are below directories that only root can enter.
     pub fn create(&self) -> anyhow::Result<()> {
+        let closed = |path: &&Path| fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o001 == 0);
+        if let Some(path) = self.root.ancestors().find(closed) {
+            anyhow::bail!(
+                "--state-dir {}: other users cannot enter {}, and containers run as other users; choose another directory, or chmod o+x it",
+                self.root.display(),
+                path.display()
+            );
+        }
         for (path, mode) in [
             (self.root.clone(), 0o755),
             (self.directory(), 0o755),

@@ -34,6 +34,13 @@ pub fn processes(paths: &Paths) -> Vec<i32> {
     numbers.filter(inside).collect()
 }
 
+/// Whether a process runs; one that has ended and was not reaped does not.
+pub fn lives(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 /// Ends every process of a sandbox but `except`, and removes its namespaces and files.
 pub fn remove(paths: &Paths, except: Option<u32>) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;

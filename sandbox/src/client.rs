@@ -17,8 +17,8 @@ use crate::{
 use anyhow::{Context as _, bail};
 use nix::{
     fcntl::{Flock, FlockArg},
-    sys::signal::{SigSet, Signal, kill},
-    unistd::{Pid, geteuid},
+    sys::signal::{SigSet, Signal},
+    unistd::geteuid,
 };
 use serde_json::Value;
 use std::{
@@ -393,8 +393,7 @@ impl Sandbox {
         let pid = Settings::read(&self.paths).ok().and_then(|s| s.pid);
         if self.ask(&Request::Down).is_ok() {
             let deadline = Instant::now() + DOWN_TIME;
-            let lives =
-                || pid.is_some_and(|pid| kill(Pid::from_raw(pid), None).is_ok()) && self.paths.directory().exists();
+            let lives = || pid.is_some_and(cleanup::lives);
             while lives() && Instant::now() < deadline {
                 sleep(LOOK / 4);
             }

@@ -95,7 +95,7 @@ impl Images {
             resolved.command = command.to_vec();
             resolved.args = Vec::new();
         }
-        if !args.is_empty() && !(resolved.replace && !command.is_empty()) {
+        if !args.is_empty() && (command.is_empty() || !resolved.replace) {
             resolved.args = args.to_vec();
         }
         (!resolved.command.is_empty()).then_some(resolved)

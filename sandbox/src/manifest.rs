@@ -312,7 +312,15 @@ fn check_object(kind: Kind, object: &Object, images: &Images) -> Vec<String> {
     match kind {
         Kind::Pod => mistakes.extend(pod_check::spec(&object["spec"], "spec", name(object), images)),
         Kind::Deployment | Kind::StatefulSet | Kind::Job => {
-            let template = &object["spec"]["template"];
+            let mut template = object["spec"]["template"].clone();
+            for claim in object["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
+                // Each pod gets a volume of the claim's name.
+                let volume = serde_json::json!({ "name": claim["metadata"]["name"] });
+                match template["spec"]["volumes"].as_array_mut() {
+                    Some(volumes) => volumes.push(volume),
+                    None => template["spec"]["volumes"] = serde_json::json!([volume]),
+                }
+            }
             mistakes.extend(pod_check::spec(
                 &template["spec"],
                 "spec.template.spec",

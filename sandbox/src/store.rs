@@ -129,7 +129,8 @@ mod tests {
         let text = "multi\nline: {x}\n\ttab \"quoted\" 'and' # not a comment\n";
         let object = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a.b", "namespace": "shop"},
-            "data": {"x": text, "yes": "yes", "number": "0123", "empty": "", "time": "12:30:00", "null": "null", "f": "1e3"},
+            "data": {"x": text, "yes": "yes", "number": "0123", "empty": "", "time": "12:30:00", "null": "null", "f": "1e3", "n": "n", "y": "Y",
+                "on": "on", "octal": "0o17", "hex": "0x1f", "under": "1_000", "tilde": "~", "minus": "-", "colon": "a: b", "inf": ".inf"},
         });
         assert!(store.put(object.clone()).unwrap());
         let file = directory.path().join("configmap_shop_a.b.yaml");

@@ -183,10 +183,8 @@ impl Pod {
         for (i, unit) in self.units.iter().enumerate().filter(|(_, u)| u.part != Part::App) {
             self.begin(i);
             let mut phase = unit.phase.subscribe();
-            let reached = phase.wait_for(|p| match (unit.part, p) {
-                (_, Phase::Ended(_)) | (Part::Sidecar, Phase::Started) => true,
-                _ => false,
-            });
+            let reached =
+                phase.wait_for(|p| matches!((unit.part, p), (_, Phase::Ended(_)) | (Part::Sidecar, Phase::Started)));
             if let Ok(Phase::Ended(code)) = reached.await.map(|p| *p)
                 && code != 0
             {

@@ -133,7 +133,7 @@ impl Supervisor {
                     store.put(pod)?;
                 }
                 for key in wanted.delete {
-                    store.change(&key, |pod| mark_terminating(pod))?;
+                    store.change(&key, mark_terminating)?;
                 }
                 if let Some(key) = Key::of(&workload)
                     && store.change(&key, |o| o["status"] = wanted.status)?

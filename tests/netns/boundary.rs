@@ -21,7 +21,10 @@ tests![
 
 fn address(mesh: &Mesh, namespace: &str, app: &str, family: usize) -> Result<String> {
     let pod = &mesh.pods(namespace, app)?[0];
-    Ok(pod["status"]["podIPs"][family]["ip"].as_str().context("a pod has both families")?.to_owned())
+    Ok(pod["status"]["podIPs"][family]["ip"]
+        .as_str()
+        .context("a pod has both families")?
+        .to_owned())
 }
 
 /// What a connection that sends an HTTP request gets: its first line, or how it ended.
@@ -35,13 +38,31 @@ fn knock(mesh: &Mesh, from: &str, host: &str, port: u16) -> Result<String> {
 fn t30_a_proxy_never_dials_itself(mesh: &Mesh) -> Result<()> {
     for port in [15001, 15006] {
         let seen = knock(mesh, "client.mesh", "127.0.0.1", port)?;
-        ensure!(!seen.contains("200"), "a direct dial of {port} from inside was answered: {seen}");
+        ensure!(
+            !seen.contains("200"),
+            "a direct dial of {port} from inside was answered: {seen}"
+        );
         let own = address(mesh, "mesh", "client", 0)?;
         let seen = knock(mesh, "client.mesh", &own, port)?;
         ensure!(!seen.contains("200"), "a self-dial of {port} was answered: {seen}");
     }
     // The proxy is still there.
-    let ready = mesh.exec("client.mesh", &["curl", "-sS", "--max-time", "3", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:15020/ready"])?.ok()?;
+    let ready = mesh
+        .exec(
+            "client.mesh",
+            &[
+                "curl",
+                "-sS",
+                "--max-time",
+                "3",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "http://127.0.0.1:15020/ready",
+            ],
+        )?
+        .ok()?;
     ensure!(ready == "200", "{ready}");
     Ok(())
 }
@@ -55,20 +76,47 @@ fn t31_weft_ports_are_no_open_relay(mesh: &Mesh) -> Result<()> {
                 ensure!(!seen.starts_with("HTTP/1.1 2"), "{from} → {target} port {port}: {seen}");
             }
             // Metrics and readiness may be read, nothing else may be done.
-            let seen = mesh.exec(from, &["curl", "-sS", "--max-time", "4", "-g", "-X", "POST", "-o", "/dev/null", "-w", "%{http_code}", &format!("http://{}:15020/ready", bracketed(&target))])?;
-            ensure!(!seen.stdout.starts_with('2'), "POST to the metrics port: {}", seen.stdout);
+            let seen = mesh.exec(
+                from,
+                &[
+                    "curl",
+                    "-sS",
+                    "--max-time",
+                    "4",
+                    "-g",
+                    "-X",
+                    "POST",
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code}",
+                    &format!("http://{}:15020/ready", bracketed(&target)),
+                ],
+            )?;
+            ensure!(
+                !seen.stdout.starts_with('2'),
+                "POST to the metrics port: {}",
+                seen.stdout
+            );
         }
     }
     Ok(())
 }
 
 fn bracketed(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+    if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    }
 }
 
 fn t32_only_the_pods_own_addresses_are_taken(mesh: &Mesh) -> Result<()> {
     // A packet for another address reaches the pod: inbound must not carry it on.
-    let pod = mesh.pods("mesh", "web")?[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let pod = mesh.pods("mesh", "web")?[0]["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let seen = knock(mesh, &format!("{pod}.mesh"), "127.0.0.1", 15006)?;
     ensure!(!seen.starts_with("HTTP/1.1 2"), "{seen}");
     Ok(())
@@ -85,16 +133,35 @@ fn t33_mesh_needs_a_certificate(mesh: &Mesh) -> Result<()> {
          except Exception as e: print('refused', type(e).__name__, e)"
     );
     let answered = mesh.exec("client.plain", &["python3", "-c", &program])?.ok()?;
-    ensure!(answered.starts_with("refused") || answered.contains("nothing"), "without a certificate: {answered}\n{seen}");
+    ensure!(
+        answered.starts_with("refused") || answered.contains("nothing"),
+        "without a certificate: {answered}\n{seen}"
+    );
     Ok(())
 }
 
 fn t34_ipv6_is_meshed_too(mesh: &Mesh) -> Result<()> {
-    let before = mesh.metrics("client.mesh")?.sum("weft_requests_total", &[("direction", "outbound"), ("hop", "mesh")]);
+    let before = mesh
+        .metrics("client.mesh")?
+        .sum("weft_requests_total", &[("direction", "outbound"), ("hop", "mesh")]);
     let target = address(mesh, "mesh", "web", 1)?;
-    let out = mesh.exec("client.mesh", &["curl", "-sS", "-g", "--max-time", "5", &format!("http://[{target}]:8080/")])?.ok()?;
+    let out = mesh
+        .exec(
+            "client.mesh",
+            &[
+                "curl",
+                "-sS",
+                "-g",
+                "--max-time",
+                "5",
+                &format!("http://[{target}]:8080/"),
+            ],
+        )?
+        .ok()?;
     ensure!(out.contains("v1"), "{out}");
-    let after = mesh.metrics("client.mesh")?.sum("weft_requests_total", &[("direction", "outbound"), ("hop", "mesh")]);
+    let after = mesh
+        .metrics("client.mesh")?
+        .sum("weft_requests_total", &[("direction", "outbound"), ("hop", "mesh")]);
     ensure!(after > before, "the request over IPv6 did not cross the mesh hop");
     Ok(())
 }
@@ -102,33 +169,81 @@ fn t34_ipv6_is_meshed_too(mesh: &Mesh) -> Result<()> {
 fn the_marker_is_seen_on_the_plain_path_only(mesh: &Mesh) -> Result<()> {
     for (namespace, clear) in [("mesh", false), ("plain", true)] {
         let marker = format!("marker-{namespace}-{}", std::process::id());
-        let server = mesh.pods(namespace, "web")?[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let server = mesh.pods(namespace, "web")?[0]["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let dump = mesh.directory().join(format!("{namespace}.pcap"));
         let dump = dump.to_str().context("a readable path")?;
         // eth0 is the wire: inside the pod, on lo, the proxy hands the application what it says in clear. -U writes each packet as it comes.
-        let capture = ["timeout", "30", "tcpdump", "-Z", "root", "-U", "-i", "eth0", "-w", dump, "tcp"];
-        let mut capture = mesh.spawn(&format!("{server}.{namespace}"), &capture)?;
-        mesh.eventually("tcpdump to listen", Duration::from_secs(5), || Ok(std::fs::metadata(dump).is_ok_and(|file| file.len() > 0)))?;
-        let sent = || mesh.exec("client.mesh", &["curl", "-sS", "--max-time", "5", "-d", &marker, &format!("http://web.{namespace}:8080/echo")])?.ok();
+        let mut capture = std::process::Command::new("ip")
+            .args(["netns", "exec", &mesh.network_namespace(namespace, &server)?])
+            .args([
+                "timeout", "30", "tcpdump", "-Z", "root", "-U", "-i", "eth0", "-w", dump, "tcp",
+            ])
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        mesh.eventually("tcpdump to listen", Duration::from_secs(5), || {
+            Ok(std::fs::metadata(dump).is_ok_and(|file| file.len() > 0))
+        })?;
+        let sent = || {
+            mesh.exec(
+                "client.mesh",
+                &[
+                    "curl",
+                    "-sS",
+                    "--max-time",
+                    "5",
+                    "-d",
+                    &marker,
+                    &format!("http://web.{namespace}:8080/echo"),
+                ],
+            )?
+            .ok()
+        };
         ensure!(sent()? == marker);
         // A second request after the first: once its packets are in the file, so are the first one's.
         let size = std::fs::metadata(dump)?.len();
         ensure!(sent()? == marker);
-        mesh.eventually("tcpdump to write", Duration::from_secs(5), || Ok(std::fs::metadata(dump)?.len() > size))?;
+        mesh.eventually("tcpdump to write", Duration::from_secs(5), || {
+            Ok(std::fs::metadata(dump)?.len() > size)
+        })?;
         capture.kill()?;
         capture.wait()?;
         let bytes = std::fs::read(dump)?;
         ensure!(bytes.len() > 500, "the capture of {namespace} has no traffic");
         let found = bytes.windows(marker.len()).any(|window| window == marker.as_bytes());
-        ensure!(found == clear, "in {namespace} the marker was {} on the wire", if found { "seen" } else { "not seen" });
+        ensure!(
+            found == clear,
+            "in {namespace} the marker was {} on the wire",
+            if found { "seen" } else { "not seen" }
+        );
     }
     Ok(())
 }
 
 fn strict_refuses_plaintext(mesh: &Mesh) -> Result<()> {
-    let meshed = mesh.exec("client.mesh", &["curl", "-sS", "--max-time", "5", "http://web.strict:8080/"])?.ok()?;
+    let meshed = mesh
+        .exec(
+            "client.mesh",
+            &["curl", "-sS", "--max-time", "5", "http://web.strict:8080/"],
+        )?
+        .ok()?;
     ensure!(meshed.contains("strict"), "{meshed}");
-    let plain = mesh.exec("client.plain", &["curl", "-sS", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://web.strict:8080/"])?;
+    let plain = mesh.exec(
+        "client.plain",
+        &[
+            "curl",
+            "-sS",
+            "--max-time",
+            "5",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "http://web.strict:8080/",
+        ],
+    )?;
     ensure!(plain.stdout != "200", "plaintext was taken in a strict namespace");
     Ok(())
 }
@@ -150,15 +265,31 @@ fn refusal(mesh: &Mesh, name: &str, text: &str) -> Result<String> {
 }
 
 fn a_reserved_uid_is_refused_with_a_reason(mesh: &Mesh) -> Result<()> {
-    let text = pod("t35", "", "containers: [{name: app, image: tools, command: [sleep, infinity], securityContext: {runAsUser: 2717}}]");
+    let text = pod(
+        "t35",
+        "",
+        "containers: [{name: app, image: tools, command: [sleep, infinity], securityContext: {runAsUser: 2717}}]",
+    );
     let message = refusal(mesh, "t35", &text)?;
     ensure!(message.contains("2717") && message.contains("app"), "{message}");
     Ok(())
 }
 
 fn bad_annotations_are_refused_all_together(mesh: &Mesh) -> Result<()> {
-    let annotations = ", annotations: {weft.dev/skip-inbound-ports: '80,abc', weft.dev/skip-outbound-cidrs: '10.0.0.0/99'}";
-    let message = refusal(mesh, "t38", &pod("t38", annotations, "containers: [{name: app, image: tools, command: [sleep, infinity]}]"))?;
-    ensure!(message.contains("'abc'") && message.contains("10.0.0.0/99"), "one of two mistakes is missing: {message}");
+    let annotations =
+        ", annotations: {weft.dev/skip-inbound-ports: '80,abc', weft.dev/skip-outbound-cidrs: '10.0.0.0/99'}";
+    let message = refusal(
+        mesh,
+        "t38",
+        &pod(
+            "t38",
+            annotations,
+            "containers: [{name: app, image: tools, command: [sleep, infinity]}]",
+        ),
+    )?;
+    ensure!(
+        message.contains("'abc'") && message.contains("10.0.0.0/99"),
+        "one of two mistakes is missing: {message}"
+    );
     Ok(())
 }

@@ -7,28 +7,75 @@ use weft_tests::{
 
 /// Everything that the shared sandbox runs.
 pub(crate) fn objects() -> String {
-    let mut text = namespace("mesh", "weft.dev/inject: enabled") + &namespace("plain", "") + &namespace("strict", "weft.dev/inject: enabled, weft.dev/mtls: strict");
+    let mut text = namespace("mesh", "weft.dev/inject: enabled")
+        + &namespace("plain", "")
+        + &namespace("strict", "weft.dev/inject: enabled, weft.dev/mtls: strict");
     let scripts = repository().join("tests/netns/scripts");
     let script = |name: &str| scripts.join(name).display().to_string();
     for place in ["mesh", "plain"] {
-        let app = |name: &str, replicas, container: String, port| App { namespace: place, name, replicas, container, port }.yaml();
+        let app = |name: &str, replicas, container: String, port| {
+            App {
+                namespace: place,
+                name,
+                replicas,
+                container,
+                port,
+            }
+            .yaml()
+        };
         let tool = |name: &str, replicas, arguments: &str, port: u16| {
-            app(name, replicas, format!("image: apps, args: [{arguments}], {}", ready_when_open(port)), port)
+            app(
+                name,
+                replicas,
+                format!("image: apps, args: [{arguments}], {}", ready_when_open(port)),
+                port,
+            )
         };
         text += &app("client", 1, "image: tools, command: [sleep, infinity]".into(), 0);
-        text += &tool("grpc", if place == "mesh" { 3 } else { 1 }, "grpc, --listen, '50051'", 50051);
+        text += &tool(
+            "grpc",
+            if place == "mesh" { 3 } else { 1 },
+            "grpc, --listen, '50051'",
+            50051,
+        );
         text += &tool("websocket", 1, "websocket, --listen, '8090'", 8090);
         text += &tool("web", 1, "http, --listen, '8080', --version, v1", 8080);
         text += &tool("upgrade", 1, "upgrade, --listen, '8070'", 8070);
         text += &tool("echo", 1, "echo, --listen, '7000'", 7000);
         // No probe: its first bytes are the test.
-        text += &app("greeting", 1, "image: apps, args: [greeting, --listen, '2525']".into(), 2525);
-        text += &app("origin", 1, format!("image: tools, command: [python3, {}, '8060'], {}", script("origin.py"), ready_when_open(8060)), 8060);
-        text += &app("peer", 1, format!("image: tools, command: [python3, {}, '7100'], {}", script("peer.py"), ready_when_open(7100)), 7100);
+        text += &app(
+            "greeting",
+            1,
+            "image: apps, args: [greeting, --listen, '2525']".into(),
+            2525,
+        );
+        text += &app(
+            "origin",
+            1,
+            format!(
+                "image: tools, command: [python3, {}, '8060'], {}",
+                script("origin.py"),
+                ready_when_open(8060)
+            ),
+            8060,
+        );
+        text += &app(
+            "peer",
+            1,
+            format!(
+                "image: tools, command: [python3, {}, '7100'], {}",
+                script("peer.py"),
+                ready_when_open(7100)
+            ),
+            7100,
+        );
         text += &tool(
             "secure",
             1,
-            &format!("tls, --listen, '8443', --tls-cert, {0}/tls.crt, --tls-key, {0}/tls.key, --alpn, 'h2,http/1.1,hotrod'", fixtures().display()),
+            &format!(
+                "tls, --listen, '8443', --tls-cert, {0}/tls.crt, --tls-key, {0}/tls.key, --alpn, 'h2,http/1.1,hotrod'",
+                fixtures().display()
+            ),
             8443,
         );
     }
@@ -47,15 +94,22 @@ pub(crate) fn objects() -> String {
         namespace: "mesh",
         name: "impatient",
         replicas: 1,
-        container: format!("image: tools, command: [haproxy, -db, -f, {}], {}", script("impatient.cfg"), ready_when_open(8408)),
+        container: format!(
+            "image: tools, command: [haproxy, -db, -f, {}], {}",
+            script("impatient.cfg"),
+            ready_when_open(8408)
+        ),
         port: 8408,
     }
     .yaml();
-    text += &App { namespace: "strict", name: "web", replicas: 1, container: "image: apps, args: [http, --listen, '8080', --version, strict]".into(), port: 8080 }.yaml();
-    // Accepts nothing, ever: it must never become ready, although the redirect would accept for it.
-    text += &App { namespace: "mesh", name: "deaf", replicas: 1, container: format!("image: tools, command: [sleep, infinity], {}", ready_when_open(9999)), port: 9999 }
-        .yaml()
-        .replace("kind: Deployment\nmetadata: {name: deaf", "kind: Deployment\nmetadata: {annotations: {sandbox.weft.dev/wait: 'false'}, name: deaf");
+    text += &App {
+        namespace: "strict",
+        name: "web",
+        replicas: 1,
+        container: "image: apps, args: [http, --listen, '8080', --version, strict]".into(),
+        port: 8080,
+    }
+    .yaml();
     text
 }
 

@@ -46,8 +46,14 @@ fn messages_of_5_mib(mesh: &Mesh) -> Result<()> {
 
 fn one_connection_is_balanced_over_three_pods(mesh: &Mesh) -> Result<()> {
     let out = mesh.script("client.mesh", "grpc_calls.py", &["grpc.mesh:50051", "300"])?;
-    let counts: Vec<u32> = out.lines().filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect();
-    ensure!(counts.len() == 3 && counts.iter().sum::<u32>() == 300 && counts.iter().all(|count| *count >= 60), "{out}");
+    let counts: Vec<u32> = out
+        .lines()
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
+        .collect();
+    ensure!(
+        counts.len() == 3 && counts.iter().sum::<u32>() == 300 && counts.iter().all(|count| *count >= 60),
+        "{out}"
+    );
     Ok(())
 }
 
@@ -55,12 +61,22 @@ fn cancellation_reaches_the_servers_proxy(mesh: &Mesh) -> Result<()> {
     let cancelled = || -> Result<f64> {
         let mut sum = 0.0;
         for pod in mesh.pods("mesh", "grpc")? {
-            let metrics = mesh.metrics(&format!("{}.mesh", pod["metadata"]["name"].as_str().unwrap_or_default()))?;
-            sum += metrics.sum("weft_requests_total", &[("direction", "inbound"), ("reason", "client_cancelled")]);
+            let metrics = mesh.metrics(&format!(
+                "{}.mesh",
+                pod["metadata"]["name"].as_str().unwrap_or_default()
+            ))?;
+            sum += metrics.sum(
+                "weft_requests_total",
+                &[("direction", "inbound"), ("reason", "client_gone")],
+            );
         }
         Ok(sum)
     };
     let before = cancelled()?;
     mesh.script("client.mesh", "grpc_kinds.py", &["grpc.mesh:50051", "cancel"])?;
-    mesh.eventually("20 cancelled calls at the servers' proxies", std::time::Duration::from_secs(5), || Ok(cancelled()? >= before + 20.0))
+    mesh.eventually(
+        "20 cancelled calls at the servers' proxies",
+        std::time::Duration::from_secs(5),
+        || Ok(cancelled()? >= before + 20.0),
+    )
 }

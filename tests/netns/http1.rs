@@ -116,7 +116,17 @@ fn curl_uploads_and_downloads(mesh: &Mesh) -> Result<()> {
             "head -c 3000000 /dev/urandom > /tmp/up && curl -sS --max-time 20 --fail -T /tmp/up {url} -o /tmp/down && cmp /tmp/up /tmp/down \
              && curl -sS --max-time 20 --fail --http2-prior-knowledge -T /tmp/up {url} -o /tmp/down -w '%{{http_version}}' && cmp /tmp/up /tmp/down"
         );
-        let out = mesh.exec(client, &["bash", "-c", &format!("cd $(mktemp -d) && {}", command.replace("/tmp/", ""))])?.ok().context(url)?;
+        let out = mesh
+            .exec(
+                client,
+                &[
+                    "bash",
+                    "-c",
+                    &format!("cd $(mktemp -d) && {}", command.replace("/tmp/", "")),
+                ],
+            )?
+            .ok()
+            .context(url)?;
         ensure!(out.trim() == "2", "h2c was answered with HTTP/{out}");
         Ok(())
     })

@@ -24,8 +24,11 @@ use weft_tests::Mesh;
 pub(crate) type Look = fn(&Mesh) -> anyhow::Result<()>;
 
 /// From where to where a test's traffic goes: the client's pod, and the namespace of the server.
-pub(crate) const PATHS: [(&str, &str, &str); 3] =
-    [("meshed_to_meshed", "client.mesh", "mesh"), ("unmeshed_to_meshed", "client.plain", "mesh"), ("meshed_to_unmeshed", "client.mesh", "plain")];
+pub(crate) const PATHS: [(&str, &str, &str); 3] = [
+    ("meshed_to_meshed", "client.mesh", "mesh"),
+    ("unmeshed_to_meshed", "client.plain", "mesh"),
+    ("meshed_to_unmeshed", "client.mesh", "plain"),
+];
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -59,7 +62,9 @@ fn main() {
         for (name, look) in tests {
             let mesh = mesh.clone();
             trials.push(Trial::test(format!("{suite}::{name}"), move || {
-                let Some(mesh) = mesh else { return Err("listed only".into()) };
+                let Some(mesh) = mesh else {
+                    return Err("listed only".into());
+                };
                 look(&mesh).map_err(|error| format!("{error:#}").into())
             }));
         }

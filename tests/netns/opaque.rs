@@ -18,7 +18,10 @@ tests![
 ];
 
 fn with_peer(mesh: &Mesh, check: &str) -> Result<()> {
-    on_every_path(|client, namespace| mesh.script(client, "tcp.py", &[&format!("peer.{namespace}"), "7100", check]).map(drop))
+    on_every_path(|client, namespace| {
+        mesh.script(client, "tcp.py", &[&format!("peer.{namespace}"), "7100", check])
+            .map(drop)
+    })
 }
 
 fn t13_the_servers_reset_reaches_the_client(mesh: &Mesh) -> Result<()> {
@@ -28,10 +31,20 @@ fn t13_the_servers_reset_reaches_the_client(mesh: &Mesh) -> Result<()> {
 fn t13_the_clients_reset_reaches_the_server(mesh: &Mesh) -> Result<()> {
     on_every_path(|client, namespace| {
         let mark = format!("{}-{}", client.replace('.', "-"), namespace);
-        mesh.script(client, "tcp.py", &[&format!("peer.{namespace}"), "7100", "reset_by_client", &mark])?;
-        let pod = mesh.pods(namespace, "peer")?[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        mesh.script(
+            client,
+            "tcp.py",
+            &[&format!("peer.{namespace}"), "7100", "reset_by_client", &mark],
+        )?;
+        let pod = mesh.pods(namespace, "peer")?[0]["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         mesh.eventually("the server to see the reset", Duration::from_secs(5), || {
-            Ok(mesh.logs(&format!("{pod}.{namespace}"), "app")?.lines().any(|line| line == format!("{mark} reset")))
+            Ok(mesh
+                .logs(&format!("{pod}.{namespace}"), "app")?
+                .lines()
+                .any(|line| line == format!("{mark} reset")))
         })
     })
 }

@@ -10,14 +10,28 @@ use weft_tests::{
 
 use crate::tests;
 
-tests![http_rules_act_between_pods, a_route_that_names_nothing_harms_nobody_else, grpc_rules_act_between_pods];
+tests![
+    http_rules_act_between_pods,
+    a_route_that_names_nothing_harms_nobody_else,
+    grpc_rules_act_between_pods
+];
 
 /// Objects of a Service `name` in `mesh` with two versions behind it.
 fn two_versions(name: &str) -> String {
     ["v1", "v2"]
         .map(|version| {
-            let container = format!("image: apps, args: [http, --listen, '8080', --version, {version}], {}", ready_when_open(8080));
-            App { namespace: "mesh", name: &format!("{name}-{version}"), replicas: 1, container, port: 8080 }.yaml()
+            let container = format!(
+                "image: apps, args: [http, --listen, '8080', --version, {version}], {}",
+                ready_when_open(8080)
+            );
+            App {
+                namespace: "mesh",
+                name: &format!("{name}-{version}"),
+                replicas: 1,
+                container,
+                port: 8080,
+            }
+            .yaml()
         })
         .concat()
         + &format!(
@@ -41,7 +55,16 @@ fn curl(mesh: &Mesh, arguments: &[&str]) -> Result<String> {
 fn ready(mesh: &Mesh, name: &str) -> Result<()> {
     mesh.eventually("both versions to be ready", Duration::from_secs(30), || {
         for version in ["v1", "v2"] {
-            let out = mesh.exec("client.mesh", &["curl", "-s", "--max-time", "2", &format!("http://{name}-{version}.mesh:8080/")])?;
+            let out = mesh.exec(
+                "client.mesh",
+                &[
+                    "curl",
+                    "-s",
+                    "--max-time",
+                    "2",
+                    &format!("http://{name}-{version}.mesh:8080/"),
+                ],
+            )?;
             if !out.stdout.contains(version) {
                 return Ok(false);
             }
@@ -67,25 +90,86 @@ fn http_rules_act_between_pods(mesh: &Mesh) -> Result<()> {
     mesh.apply(&objects)?;
     ready(mesh, "shop")?;
     let base = "http://shop.mesh";
-    mesh.eventually("the route to be followed", Duration::from_secs(15), || Ok(curl(mesh, &[&format!("{base}/exact")])?.contains("v2")))?;
+    mesh.eventually("the route to be followed", Duration::from_secs(15), || {
+        Ok(curl(mesh, &[&format!("{base}/exact")])?.contains("v2"))
+    })?;
 
-    ensure!(curl(mesh, &[&format!("{base}/two/more")])?.contains("v2"), "path prefix");
-    ensure!(curl(mesh, &["-o", "/dev/null", "-w", "%{http_code}", &format!("{base}/twofold")])? == "404", "a prefix matches whole segments, and what no rule takes is a 404");
-    ensure!(curl(mesh, &["-X", "PUT", "-o", "/dev/null", "-w", "%{http_code}", &format!("{base}/two")])? == "404", "method");
+    ensure!(
+        curl(mesh, &[&format!("{base}/two/more")])?.contains("v2"),
+        "path prefix"
+    );
+    ensure!(
+        curl(
+            mesh,
+            &["-o", "/dev/null", "-w", "%{http_code}", &format!("{base}/twofold")]
+        )? == "404",
+        "a prefix matches whole segments, and what no rule takes is a 404"
+    );
+    ensure!(
+        curl(
+            mesh,
+            &[
+                "-X",
+                "PUT",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                &format!("{base}/two")
+            ]
+        )? == "404",
+        "method"
+    );
     ensure!(curl(mesh, &["-H", "x-version: two", base])?.contains("v2"), "header");
-    ensure!(curl(mesh, &[&format!("{base}/?version=two")])?.contains("v2"), "query parameter");
+    ensure!(
+        curl(mesh, &[&format!("{base}/?version=two")])?.contains("v2"),
+        "query parameter"
+    );
     ensure!(curl(mesh, &[&format!("{base}/plain")])?.contains("v1"), "plain");
 
-    let edited = curl(mesh, &["-i", "-H", "x-gone: 1", "-H", "x-set: mine", "-H", "x-add: mine", &format!("{base}/edit")])?;
+    let edited = curl(
+        mesh,
+        &[
+            "-i",
+            "-H",
+            "x-gone: 1",
+            "-H",
+            "x-set: mine",
+            "-H",
+            "x-add: mine",
+            &format!("{base}/edit"),
+        ],
+    )?;
     let lower = edited.to_lowercase();
-    ensure!(lower.contains("x-answer: edited") && !lower.contains("x-gone"), "{edited}");
-    ensure!(!lower.contains("\"x-set\":\"mine\"") && !lower.contains("\"x-set\": \"mine\""), "{edited}");
+    ensure!(
+        lower.contains("x-answer: edited") && !lower.contains("x-gone"),
+        "{edited}"
+    );
+    ensure!(
+        !lower.contains("\"x-set\":\"mine\"") && !lower.contains("\"x-set\": \"mine\""),
+        "{edited}"
+    );
 
     let moved = curl(mesh, &["-i", &format!("{base}/old/page?q=1")])?;
-    ensure!(moved.starts_with("HTTP/1.1 301") && moved.to_lowercase().contains("location: http://shop.mesh/new/page?q=1"), "{moved}");
+    ensure!(
+        moved.starts_with("HTTP/1.1 301") && moved.to_lowercase().contains("location: http://shop.mesh/new/page?q=1"),
+        "{moved}"
+    );
 
-    ensure!(curl(mesh, &["-o", "/dev/null", "-w", "%{http_code}", &format!("{base}/delay/3000")])? == "504", "request timeout");
-    ensure!(curl(mesh, &["-o", "/dev/null", "-w", "%{http_code}", &format!("{base}/nowhere")])? == "500", "a backend that is not there");
+    ensure!(
+        curl(
+            mesh,
+            &["-o", "/dev/null", "-w", "%{http_code}", &format!("{base}/delay/3000")]
+        )? == "504",
+        "request timeout"
+    );
+    ensure!(
+        curl(
+            mesh,
+            &["-o", "/dev/null", "-w", "%{http_code}", &format!("{base}/nowhere")]
+        )? == "500",
+        "a backend that is not there"
+    );
 
     let loop_of = format!("for i in $(seq 300); do curl -s --max-time 5 {base}/split; echo; done");
     let answers = mesh.exec("client.mesh", &["bash", "-c", &loop_of])?.ok()?;
@@ -97,7 +181,9 @@ fn http_rules_act_between_pods(mesh: &Mesh) -> Result<()> {
 
     // A route that is taken away: the Service's own endpoints.
     mesh.delete(&route("shop", "  - {}\n"))?;
-    mesh.eventually("the route to go", Duration::from_secs(15), || Ok(curl(mesh, &[&format!("{base}/exact")])?.contains("v1")))?;
+    mesh.eventually("the route to go", Duration::from_secs(15), || {
+        Ok(curl(mesh, &[&format!("{base}/exact")])?.contains("v1"))
+    })?;
     mesh.delete(&two_versions("shop"))
 }
 
@@ -111,10 +197,21 @@ fn a_route_that_names_nothing_harms_nobody_else(mesh: &Mesh) -> Result<()> {
 
 fn grpc_rules_act_between_pods(mesh: &Mesh) -> Result<()> {
     let grpc = |name: &str| {
-        let container = format!("image: apps, args: [grpc, --listen, '50051'], {}", ready_when_open(50051));
-        App { namespace: "mesh", name, replicas: 1, container, port: 50051 }.yaml()
+        let container = format!(
+            "image: apps, args: [grpc, --listen, '50051'], {}",
+            ready_when_open(50051)
+        );
+        App {
+            namespace: "mesh",
+            name,
+            replicas: 1,
+            container,
+            port: 50051,
+        }
+        .yaml()
     };
-    let objects = grpc("rpc-unary") + &grpc("rpc-other")
+    let objects = grpc("rpc-unary")
+        + &grpc("rpc-other")
         + "apiVersion: v1\nkind: Service\nmetadata: {name: rpc, namespace: mesh}\nspec: {selector: {app: rpc-other}, ports: [{name: main, port: 50051, targetPort: 50051}]}\n---\n\
            apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: rpc, namespace: mesh}\nspec:\n  parentRefs: [{group: '', kind: Service, name: rpc}]\n  rules:\n\
            \x20 - matches: [{method: {service: weft.sample.v1.Sample, method: Unary}}]\n    backendRefs: [{name: rpc-unary, port: 50051}]\n\

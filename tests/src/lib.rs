@@ -45,7 +45,12 @@ impl From<Output> for Ran {
 impl Ran {
     /// The standard output of a command that has to succeed.
     pub fn ok(self) -> Result<String> {
-        ensure!(self.success, "the command failed\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
+        ensure!(
+            self.success,
+            "the command failed\n--- stdout\n{}\n--- stderr\n{}",
+            self.stdout,
+            self.stderr
+        );
         Ok(self.stdout)
     }
 }
@@ -53,16 +58,31 @@ impl Ran {
 /// The folder in which cargo puts programs: the parent of the one in which it puts tests.
 pub fn binaries() -> Result<PathBuf> {
     let test = std::env::current_exe().context("where is this program?")?;
-    let folder = test.parent().and_then(Path::parent).context("the test is not in cargo's target folder")?;
-    for program in ["weft", "weft-proxy", "weft-init", "weft-injector", "weft-controller", "weft-apps"] {
-        ensure!(folder.join(program).is_file(), "{program} is not built: run `cargo build --workspace --bins` first (`make test` does)");
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .context("the test is not in cargo's target folder")?;
+    for program in [
+        "weft",
+        "weft-proxy",
+        "weft-init",
+        "weft-injector",
+        "weft-controller",
+        "weft-apps",
+    ] {
+        ensure!(
+            folder.join(program).is_file(),
+            "{program} is not built: run `cargo build --workspace --bins` first (`make test` does)"
+        );
     }
     Ok(folder.to_owned())
 }
 
 /// The folder of the repository.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests lie in the repository")
 }
 
 impl Mesh {
@@ -71,7 +91,10 @@ impl Mesh {
         let binaries = binaries()?;
         let directory = tempfile::Builder::new().prefix("weft-test-").tempdir()?;
         std::fs::write(directory.path().join("objects.yaml"), objects)?;
-        std::fs::write(directory.path().join("images.yaml"), format!("apps: {}\n", binaries.join("weft-apps").display()))?;
+        std::fs::write(
+            directory.path().join("images.yaml"),
+            format!("apps: {}\n", binaries.join("weft-apps").display()),
+        )?;
         let python = Command::new(repository().join("scripts/python"))
             .args(["-c", "import sys; print(sys.executable)"])
             .output()
@@ -79,15 +102,30 @@ impl Mesh {
             .context("scripts/python")?
             .ok()
             .context("the Python clients are not set up: run `scripts/setup test` (`make test` does)")?;
-        let mesh = Self { name: name.to_owned(), weft: binaries.join("weft"), directory, python: python.trim().into() };
-        let up = mesh.weft(&["sandbox", "up", &mesh.directory.path().to_string_lossy(), "--name", name])?;
+        let mesh = Self {
+            name: name.to_owned(),
+            weft: binaries.join("weft"),
+            directory,
+            python: python.trim().into(),
+        };
+        let up = mesh.weft(&[
+            "sandbox",
+            "up",
+            &mesh.directory.path().to_string_lossy(),
+            "--name",
+            name,
+        ])?;
         ensure!(up.success, "the sandbox did not come up\n{}\n{}", up.stdout, up.stderr);
         Ok(mesh)
     }
 
     /// Runs the `weft` command.
     pub fn weft(&self, arguments: &[&str]) -> Result<Ran> {
-        let run = Command::new(&self.weft).args(arguments).stdin(Stdio::null()).output().with_context(|| format!("{}", self.weft.display()))?;
+        let run = Command::new(&self.weft)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("{}", self.weft.display()))?;
         Ok(run.into())
     }
 
@@ -102,17 +140,33 @@ impl Mesh {
     pub fn spawn(&self, pod: &str, command: &[&str]) -> Result<std::process::Child> {
         let mut arguments = vec!["sandbox", "exec", "--name", &self.name, pod, "--"];
         arguments.extend(command);
-        Ok(Command::new(&self.weft).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+        Ok(Command::new(&self.weft)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?)
     }
 
     /// Runs one of the scripts beside the tests, or of the sample clients, with the interpreter that has their libraries.
     pub fn script(&self, pod: &str, script: &str, arguments: &[&str]) -> Result<String> {
         let beside = repository().join("tests/netns/scripts").join(script);
-        let path = if beside.is_file() { beside } else { repository().join("tests/apps/python").join(script) };
+        let path = if beside.is_file() {
+            beside
+        } else {
+            repository().join("tests/apps/python").join(script)
+        };
         let libraries = format!("PYTHONPATH={}", repository().join("tests/apps/python").display());
-        let mut command = vec!["env", &libraries, self.python.to_str().context("path of python")?, path.to_str().context("path of the script")?];
+        let mut command = vec![
+            "env",
+            &libraries,
+            self.python.to_str().context("path of python")?,
+            path.to_str().context("path of the script")?,
+        ];
         command.extend(arguments);
-        self.exec(pod, &command)?.ok().with_context(|| format!("{script} {} in {pod}", arguments.join(" ")))
+        self.exec(pod, &command)?
+            .ok()
+            .with_context(|| format!("{script} {} in {pod}", arguments.join(" ")))
     }
 
     /// The interpreter that has the libraries of the test clients.
@@ -124,7 +178,15 @@ impl Mesh {
     pub fn apply(&self, objects: &str) -> Result<()> {
         let file = tempfile::NamedTempFile::with_suffix(".yaml")?;
         std::fs::write(file.path(), objects)?;
-        self.weft(&["sandbox", "apply", "--name", &self.name, "-f", &file.path().to_string_lossy()])?.ok()?;
+        self.weft(&[
+            "sandbox",
+            "apply",
+            "--name",
+            &self.name,
+            "-f",
+            &file.path().to_string_lossy(),
+        ])?
+        .ok()?;
         Ok(())
     }
 
@@ -132,34 +194,70 @@ impl Mesh {
     pub fn delete(&self, objects: &str) -> Result<()> {
         let file = tempfile::NamedTempFile::with_suffix(".yaml")?;
         std::fs::write(file.path(), objects)?;
-        self.weft(&["sandbox", "delete", "--name", &self.name, "-f", &file.path().to_string_lossy()])?.ok()?;
+        self.weft(&[
+            "sandbox",
+            "delete",
+            "--name",
+            &self.name,
+            "-f",
+            &file.path().to_string_lossy(),
+        ])?
+        .ok()?;
         Ok(())
     }
 
     /// One object, as JSON.
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<serde_json::Value> {
-        let text = self.weft(&["sandbox", "get", kind, "--name", &self.name, "-n", namespace, "-o", "json"])?.ok()?;
-        let list: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("get {kind}: {text:.300}"))?;
+        let text = self
+            .weft(&[
+                "sandbox", "get", kind, "--name", &self.name, "-n", namespace, "-o", "json",
+            ])?
+            .ok()?;
+        let list: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| format!("get {kind}: {text:.300}"))?;
         let items = list["items"].as_array().cloned().unwrap_or_else(|| vec![list.clone()]);
-        items.into_iter().find(|item| item["metadata"]["name"] == name).with_context(|| format!("no {kind} {namespace}/{name}"))
+        items
+            .into_iter()
+            .find(|item| item["metadata"]["name"] == name)
+            .with_context(|| format!("no {kind} {namespace}/{name}"))
     }
 
     /// Names of the pods of a Deployment or StatefulSet that are running, in order.
     pub fn pods(&self, namespace: &str, prefix: &str) -> Result<Vec<serde_json::Value>> {
-        let text = self.weft(&["sandbox", "get", "pods", "--name", &self.name, "-n", namespace, "-o", "json"])?.ok()?;
+        let text = self
+            .weft(&[
+                "sandbox", "get", "pods", "--name", &self.name, "-n", namespace, "-o", "json",
+            ])?
+            .ok()?;
         let list: serde_json::Value = serde_json::from_str(&text)?;
-        let of = |item: &serde_json::Value| item["metadata"]["name"].as_str().is_some_and(|name| name.starts_with(&format!("{prefix}-")) || name == prefix);
-        Ok(list["items"].as_array().context("a list of pods")?.iter().filter(|item| of(item)).cloned().collect())
+        let of = |item: &serde_json::Value| {
+            item["metadata"]["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with(&format!("{prefix}-")) || name == prefix)
+        };
+        Ok(list["items"]
+            .as_array()
+            .context("a list of pods")?
+            .iter()
+            .filter(|item| of(item))
+            .cloned()
+            .collect())
     }
 
     /// The log of a container.
     pub fn logs(&self, pod: &str, container: &str) -> Result<String> {
-        self.weft(&["sandbox", "logs", "--name", &self.name, pod, "-c", container])?.ok()
+        self.weft(&["sandbox", "logs", "--name", &self.name, pod, "-c", container])?
+            .ok()
     }
 
     /// The metrics of a pod's proxy, read from inside of the pod.
     pub fn metrics(&self, pod: &str) -> Result<metrics::Metrics> {
-        let text = self.exec(pod, &["curl", "-sS", "--max-time", "5", "http://127.0.0.1:15020/metrics"])?.ok()?;
+        let text = self
+            .exec(
+                pod,
+                &["curl", "-sS", "--max-time", "5", "http://127.0.0.1:15020/metrics"],
+            )?
+            .ok()?;
         metrics::Metrics::read(&text)
     }
 
@@ -176,6 +274,18 @@ impl Mesh {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// The name of a pod's network namespace, for what looks at it from outside.
+    pub fn network_namespace(&self, namespace: &str, pod: &str) -> Result<String> {
+        let list = Ran::from(Command::new("ip").args(["netns", "list"]).output()?).ok()?;
+        let prefix = format!("weft-{}.{namespace}.{pod}.", self.name);
+        let names = list.lines().filter_map(|line| line.split_whitespace().next());
+        names
+            .into_iter()
+            .find(|name| name.starts_with(&prefix))
+            .map(str::to_owned)
+            .with_context(|| format!("no network namespace {prefix}*"))
     }
 
     /// The sandbox's name.

@@ -16,13 +16,20 @@ struct Sample {
 impl Metrics {
     /// Reads the text format.
     pub fn read(text: &str) -> Result<Self> {
-        text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(sample).collect::<Result<_>>().map(Self)
+        text.lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(sample)
+            .collect::<Result<_>>()
+            .map(Self)
     }
 
     /// The sum of a metric's series whose labels have these values.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let fits = |sample: &&Sample| {
-            sample.name == name && labels.iter().all(|(label, value)| sample.labels.get(*label).map(String::as_str) == Some(*value))
+            sample.name == name
+                && labels
+                    .iter()
+                    .all(|(label, value)| sample.labels.get(*label).map(String::as_str) == Some(*value))
         };
         self.0.iter().filter(fits).map(|sample| sample.value).sum()
     }
@@ -48,14 +55,21 @@ fn sample(line: &str) -> Result<Sample> {
         labels.insert(label.trim_start_matches(',').to_owned(), value);
         rest = &after[end + 1..];
     }
-    Ok(Sample { name: name.to_owned(), labels, value: value.parse().with_context(bad)? })
+    Ok(Sample {
+        name: name.to_owned(),
+        labels,
+        value: value.parse().with_context(bad)?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn labels_are_told_apart_and_summed() {
-        let metrics = super::Metrics::read("# TYPE a counter\na{x=\"1\",y=\"p,q\"} 2\na{x=\"1\",y=\"r\\\"s\"} 3\na{x=\"2\"} 4\nb 1\n").unwrap();
+        let metrics = super::Metrics::read(
+            "# TYPE a counter\na{x=\"1\",y=\"p,q\"} 2\na{x=\"1\",y=\"r\\\"s\"} 3\na{x=\"2\"} 4\nb 1\n",
+        )
+        .unwrap();
         assert_eq!(metrics.sum("a", &[("x", "1")]), 5.0);
         assert_eq!(metrics.sum("a", &[("y", "r\"s")]), 3.0);
         assert_eq!(metrics.sum("b", &[]), 1.0);

@@ -24,7 +24,13 @@ pub struct App<'a> {
 impl App<'_> {
     /// The Deployment and its dual-stack Service. Every app has a ServiceAccount of its own.
     pub fn yaml(&self) -> String {
-        let Self { namespace, name, replicas, container, port } = self;
+        let Self {
+            namespace,
+            name,
+            replicas,
+            container,
+            port,
+        } = self;
         let mut text = format!(
             "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}, namespace: {namespace}}}\n---\n\
              apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: {namespace}}}\n\

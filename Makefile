@@ -45,7 +45,7 @@ proto: ## Generate the code of the protocol buffers anew
 
 .PHONY: bless
 bless: ## Write the golden files anew, from what the code does now
-	WEFT_BLESS=1 $(CARGO) test -p weft-init -p weft-injector -p weft-controller golden
+	WEFT_BLESS=1 $(CARGO) test -p weft-init -p weft-injector -p weft-controller golden; WEFT_BLESS=1 $(CARGO) test -p weft-proxy --test docs
 
 .PHONY: release
 release: ## Build every program, optimised

@@ -172,6 +172,18 @@ const FAMILIES: &[(&str, Sort, &str)] = &[
     ),
 ];
 
+/// Every family, as `docs/metrics.md` lists them: name, type, what it says.
+pub fn families() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    FAMILIES.iter().map(|(name, sort, help)| {
+        let sort = match sort {
+            Sort::Counter => "counter",
+            Sort::Gauge => "gauge",
+            Sort::Histogram(_) => "histogram",
+        };
+        (*name, sort, *help)
+    })
+}
+
 const BOUNDS: [&[f64]; 3] = [LATENCY, TUNNEL, DETECTION];
 
 /// One histogram: a counter for each bucket, and the sum in nanoseconds.

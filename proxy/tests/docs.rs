@@ -1,0 +1,60 @@
+//! `docs/metrics.md` says what the code does: it is written from it, and compared here.
+
+use std::fmt::Write;
+
+use weft_proxy::{fault::Reason, metrics};
+
+const INTRODUCTION: &str = "\
+# Metrics and access log
+Written from the code: `WEFT_BLESS=1 cargo test -p weft-proxy --test docs` writes it anew.
+
+Each proxy serves its metrics in the Prometheus text format on port 15020, path `/metrics`:
+
+    weft sandbox exec client.sample -- curl -s http://127.0.0.1:15020/metrics
+
+Labels come from configuration and closed lists, never from a request, so that a client cannot grow them. `direction` is `outbound` at the client's pod and
+`inbound` at the server's; `route` and `rule` are the route object and its rule (`none` where no rule acted); `backend` is `namespace/service:port`; `peer` is the
+other side's verified SPIFFE id; `protocol` is what the client spoke; `hop` is how weft spoke to the endpoint: `mesh` (HTTP/2 over mutual TLS),
+`plain`, `h2c` or `itself` (the pod dialled itself); `security` is `mesh` or `plaintext`, so that the share of plaintext is
+`sum(rate(weft_connections_total{direction=\"inbound\",security=\"plaintext\"}[5m])) / sum(rate(weft_connections_total{direction=\"inbound\"}[5m]))`.
+
+";
+
+const LOG: &str = "
+## The access log
+One JSON object on a line, on the proxy's standard output (`WEFT_ACCESS_LOG` names a file, or `off`): one for each HTTP request, each tunnel when it ends, and each
+connection that failed. It is written from the same record as the metrics. `kind` is `request`, `tunnel` or `connection`; the other fields have the names of the
+labels above, with `client`, `destination`, `endpoint`, `client_identity` or `server_identity`, `method`, `host`, `path` (without the query), `status`, `grpc_status`,
+`received_bytes`, `sent_bytes`, `duration_ms`; a failure has `stage`, `blame`, `reason` and `error`. Header fields, and so cookies and credentials, are never logged.
+";
+
+#[test]
+fn the_page_says_what_the_code_does() {
+    let mut text = INTRODUCTION.to_owned() + "| metric | type | what it says |\n|---|---|---|\n";
+    for (name, sort, help) in metrics::families() {
+        writeln!(text, "| `{name}` | {sort} | {help} |").unwrap();
+    }
+    text += "\n## Reasons\nThe label `reason`, the field `weft-error` of an answer that weft itself gave, and what the client gets:\n\n| reason | `weft-error` | HTTP | gRPC | stage |\n|---|---|---|---|---|\n";
+    for reason in Reason::ALL {
+        let grpc = reason.grpc() as u8;
+        writeln!(
+            text,
+            "| `{}` | {} | {} | {grpc} | {} |",
+            reason.label(),
+            reason.text(),
+            reason.status(),
+            reason.stage().name()
+        )
+        .unwrap();
+    }
+    text += LOG;
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    if std::env::var_os("WEFT_BLESS").is_some() {
+        std::fs::write(&page, &text).unwrap();
+    }
+    let stands = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(
+        stands == text,
+        "docs/metrics.md is not what the code says: WEFT_BLESS=1 cargo test -p weft-proxy --test docs"
+    );
+}

@@ -129,3 +129,6 @@ pub async fn open_any(connection: &Connection) -> Result<Opened, Fault> {
     }
     Err(last.unwrap_or_else(|| Fault::new(Reason::NoEndpoint)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,9 +27,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The allocator asks for huge pages, and a sidecar that has nothing to do would hold 8 MiB of them for 2 MiB of use.
-    // It comes first, since what is touched stays. An error means a kernel without huge pages.
-    let _ = nix::sys::prctl::set_thp_disable(true);
     weft_service::tls::install_provider();
     let done = match Arguments::parse().command {
         Command::Sidecar => sidecar(),

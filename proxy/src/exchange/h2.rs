@@ -25,6 +25,7 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 use weft_proto::limits;
+use weft_service::drain::Phase;
 use weft_wire::{h1::Refused, h2::check_request};
 
 type Taken = Option<Result<(http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
@@ -44,9 +45,20 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
         Err(_) => return failed(&connection, &Fault::new(Reason::HeadTimeout)),
     };
     let signal = connection.drain().clone();
-    let mut draining: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { signal.draining().await });
+    // Who comes during the drain has no other endpoint: it is served, and kept no longer than it asks for something.
+    let has_begun = signal.phase() > Phase::Running;
+    let idle_time = if has_begun {
+        limits::SERVER_IDLE
+    } else {
+        limits::CLIENT_IDLE
+    };
+    let mut draining: Pin<Box<dyn Future<Output = ()> + Send>> = if has_begun {
+        Box::pin(std::future::pending())
+    } else {
+        Box::pin(async move { signal.draining().await })
+    };
     let mut is_ending = false;
-    let mut idle = Box::pin(sleep(limits::CLIENT_IDLE));
+    let mut idle = Box::pin(sleep(idle_time));
     let mut yielded = false;
     loop {
         let event = poll_fn(|cx| {
@@ -75,7 +87,7 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
                 is_ending = true;
                 h2.graceful_shutdown();
             }
-            Event::Idle if h2.has_streams() => idle.as_mut().reset(Instant::now() + limits::CLIENT_IDLE),
+            Event::Idle if h2.has_streams() => idle.as_mut().reset(Instant::now() + idle_time),
             Event::Idle => {
                 is_ending = true;
                 h2.graceful_shutdown();
@@ -86,8 +98,8 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
                         Box::pin(stream(request, respond, connection.clone()));
                     tokio::spawn(task);
                     // Pushed into the future without moving the timer: it rings, and looks again.
-                    if idle.deadline() < Instant::now() + limits::CLIENT_IDLE / 2 {
-                        idle.as_mut().reset(Instant::now() + limits::CLIENT_IDLE);
+                    if idle.deadline() < Instant::now() + idle_time / 2 {
+                        idle.as_mut().reset(Instant::now() + idle_time);
                     }
                 }
                 Some(Err(error)) if error.is_io() => return,

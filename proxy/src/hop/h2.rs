@@ -250,3 +250,14 @@ fn forget_closed(key: &Key) {
         Some(closed)
     });
 }
+
+/// How many connections to an address are open or being made.
+#[cfg(test)]
+pub(super) fn links_to(address: SocketAddr) -> usize {
+    POOL.with_borrow(|pool| {
+        pool.iter()
+            .filter(|(key, _)| key.address == address)
+            .map(|(_, links)| links.len())
+            .sum()
+    })
+}

@@ -171,6 +171,8 @@ limits! {
     REGEX_COMPILED: bytes = 1 << 20;
     /// A file of objects that is read.
     OBJECT_FILE: bytes = 16 << 20;
+    /// The log of a sandbox's container; it begins anew when it is full.
+    SANDBOX_LOG: bytes = 64 << 20;
 }
 
 #[cfg(test)]

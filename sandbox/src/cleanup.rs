@@ -68,12 +68,14 @@ pub fn remove(paths: &Paths, except: Option<u32>) -> anyhow::Result<()> {
             .and_then(Netns::delete)
             .with_context(|| format!("removing the network namespace {name}"))?;
     }
-    let directory = paths.directory();
-    if directory.exists() {
-        fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
+    for directory in [paths.programs(), paths.directory()] {
+        if directory.exists() {
+            fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
+        }
     }
     // The last one turns off the light; others keep it, which is fine.
     let _ = fs::remove_file(paths.root().join(".lock"));
     let _ = fs::remove_dir(paths.root());
+    let _ = paths.programs().parent().map(fs::remove_dir);
     Ok(())
 }

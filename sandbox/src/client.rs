@@ -365,6 +365,10 @@ impl Sandbox {
         loop {
             match fs::File::open(&path) {
                 Ok(mut file) => {
+                    if file.metadata()?.len() < position {
+                        // It was full and has begun anew.
+                        position = 0;
+                    }
                     file.seek(SeekFrom::Start(position))?;
                     position += io::copy(&mut file, &mut io::stdout().lock())?;
                 }

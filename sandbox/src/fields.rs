@@ -11,9 +11,8 @@ const METADATA: &str =
     metadata.creationTimestamp metadata.resourceVersion metadata.generation status.**";
 
 /// Below the place where a pod's spec stands.
-const POD_SPEC: &str =
-    "restartPolicy serviceAccountName hostname subdomain hostNetwork terminationGracePeriodSeconds setHostnameAsFQDN
-    hostAliases[].** publishNotReadyAddresses activeDeadlineSeconds
+const POD_SPEC: &str = "restartPolicy serviceAccountName hostname subdomain hostNetwork terminationGracePeriodSeconds
+    hostAliases[].**
     securityContext.runAsUser securityContext.runAsGroup securityContext.runAsNonRoot securityContext.fsGroup
     volumes[].name volumes[].emptyDir.medium volumes[].emptyDir volumes[].hostPath.path volumes[].hostPath.type
     volumes[].configMap.** volumes[].secret.** volumes[].downwardAPI.** volumes[].persistentVolumeClaim.claimName
@@ -24,7 +23,8 @@ const CONTAINER: &str = "name image command[] args[] workingDir restartPolicy im
     env[].name env[].value env[].valueFrom.fieldRef.** env[].valueFrom.configMapKeyRef.** env[].valueFrom.secretKeyRef.**
     envFrom[].** ports[].name ports[].containerPort ports[].protocol
     volumeMounts[].name volumeMounts[].mountPath volumeMounts[].subPath volumeMounts[].readOnly
-    livenessProbe.** readinessProbe.** startupProbe.** lifecycle.preStop.** lifecycle.postStart.exec.**
+    livenessProbe.** readinessProbe.** startupProbe.** lifecycle.postStart.exec.**
+    lifecycle.preStop.exec.** lifecycle.preStop.httpGet.** lifecycle.preStop.sleep.**
     securityContext.runAsUser securityContext.runAsGroup securityContext.runAsNonRoot securityContext.readOnlyRootFilesystem
     securityContext.privileged securityContext.allowPrivilegeEscalation
     securityContext.capabilities.add[] securityContext.capabilities.drop[]";

@@ -79,6 +79,8 @@ pub struct Launch {
     pub groups: Vec<u32>,
     /// Capabilities that the program may come to have, by their names without `CAP_`.
     pub capabilities: BTreeSet<String>,
+    /// Nothing that it starts may have more power than itself (setuid programs).
+    pub no_new_privileges: bool,
     /// Ends when the process that started it ends.
     pub with_parent: bool,
 }
@@ -162,6 +164,9 @@ impl Launch {
         setgroups(&groups).context("setting groups")?;
         setgid(Gid::from_raw(self.gid)).context("setting the group")?;
         setuid(Uid::from_raw(self.uid)).context("setting the user")?;
+        if self.no_new_privileges {
+            nix::sys::prctl::set_no_new_privs().context("forbidding new privileges")?;
+        }
         if self.with_parent {
             // After setuid, which resets it.
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("tying the process to its parent")?;

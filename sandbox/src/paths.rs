@@ -1,6 +1,7 @@
 //! Where the files of a sandbox are.
 
 use anyhow::Context as _;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::{
     fs,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
@@ -9,6 +10,8 @@ use std::{
 
 /// Below this, each sandbox has a directory of its name.
 pub const DEFAULT_ROOT: &str = "/run/weft-sandbox";
+/// Where programs are copied to when the state's file system forbids to run them.
+const PROGRAMS: &str = "/var/lib/weft-sandbox";
 /// The name of a sandbox that was not given one.
 pub const DEFAULT_NAME: &str = "default";
 
@@ -45,9 +48,15 @@ impl Paths {
     pub fn directory(&self) -> PathBuf {
         self.root.join(&self.name)
     }
-    /// Copies of the programs, which every user can run.
+    /// Copies of the programs, which every user can run. Many machines forbid to run what is below /run.
     pub fn programs(&self) -> PathBuf {
-        self.directory().join("bin")
+        let there = self.root.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+        let forbidden = statvfs(there).is_ok_and(|s| s.flags().contains(FsFlags::ST_NOEXEC));
+        if forbidden {
+            Path::new(PROGRAMS).join(&self.name)
+        } else {
+            self.directory().join("bin")
+        }
     }
     /// The shim: a copy of `weft`.
     pub fn shim(&self) -> PathBuf {

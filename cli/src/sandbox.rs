@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use serde_json::json;
 use std::{
     env,
     io::Read as _,
@@ -225,7 +226,10 @@ impl Command {
                 let (namespace, object) = (namespace.as_deref(), object.as_deref());
                 match output.as_deref() {
                     None => print!("{}", sandbox.table(&kind, namespace, object)?),
-                    Some(format) => print!("{}", listed(&sandbox.get(&kind, namespace, object)?, format)?),
+                    Some(format) => print!(
+                        "{}",
+                        listed(&sandbox.get(&kind, namespace, object)?, object.is_some(), format)?
+                    ),
                 }
             }
             Command::Logs {
@@ -358,12 +362,16 @@ fn say_all(answer: &serde_json::Value) {
     client::lines(answer).iter().for_each(|line| println!("{line}"));
 }
 
-fn listed(objects: &[Object], format: &str) -> anyhow::Result<String> {
-    if format == "json" {
-        // As kubectl's, so that what reads one reads the other.
-        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        return Ok(serde_json::to_string_pretty(&list)? + "\n");
+/// As kubectl: one object by itself when it was named, else all of them.
+fn listed(objects: &[Object], named: bool, format: &str) -> anyhow::Result<String> {
+    let list = || json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    match (format, objects) {
+        ("json", [one]) if named => Ok(serde_json::to_string_pretty(one)? + "\n"),
+        ("json", _) => Ok(serde_json::to_string_pretty(&list())? + "\n"),
+        _ => Ok(objects
+            .iter()
+            .map(store::yaml)
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .join("---\n")),
     }
-    let texts = objects.iter().map(store::yaml).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(texts.join("---\n"))
 }

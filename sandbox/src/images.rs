@@ -19,6 +19,8 @@ pub struct Command {
     pub working_dir: Option<PathBuf>,
     /// Environment below the container's own.
     pub env: BTreeMap<String, String>,
+    /// Files that the image would have: where the container sees them, and where they are on this machine.
+    pub files: BTreeMap<PathBuf, PathBuf>,
     /// Run this even where the manifest has a `command` of its own (one that exists only in the image).
     pub replace: bool,
 }
@@ -29,7 +31,7 @@ pub struct Images(BTreeMap<String, Command>);
 
 impl Images {
     /// Reads `images.yaml`: a map from image to a command line, a list of words, or a map with `command`, `args`,
-    /// `workingDir`, `env`, `replace`. Relative programs that exist below `base` are found there.
+    /// `workingDir`, `env`, `files`, `replace`. Relative programs that exist below `base` are found there.
     pub fn read(file: &str, text: &str, base: &Path) -> Result<Images, Vec<String>> {
         let map: BTreeMap<String, Value> = crate::manifest::parse(text)
             .map_err(|e| vec![format!("{file}: {e}; it is a map from image to command")])?;
@@ -37,7 +39,17 @@ impl Images {
         let mut mistakes = Vec::new();
         for (image, value) in map {
             match command(&value) {
-                Ok(command) => images.insert(&image, command, base),
+                Ok(command) => {
+                    let missing = command.files.values().filter(|source| !base.join(source).exists());
+                    let say = |s: &PathBuf| {
+                        format!(
+                            "{file}: image '{image}': file {} does not exist; correct its path",
+                            s.display()
+                        )
+                    };
+                    mistakes.extend(missing.map(say));
+                    images.insert(&image, command, base);
+                }
                 Err(what) => mistakes.push(format!("{file}: image '{image}': {what}")),
             }
         }
@@ -67,6 +79,9 @@ impl Images {
             *program = path.display().to_string();
         }
         command.working_dir = command.working_dir.map(|directory| base.join(directory));
+        for source in command.files.values_mut() {
+            *source = base.join(&source);
+        }
         self.0.insert(image.to_string(), command);
     }
 
@@ -200,7 +215,12 @@ mod tests {
 
     #[test]
     fn all_mistakes_of_the_map_are_reported_together() {
-        let mistakes = Images::read("images.yaml", "a: ''\nb: {comand: [x]}\n", Path::new("/")).unwrap_err();
-        assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+        let mistakes = Images::read(
+            "images.yaml",
+            "a: ''\nb: {comand: [x]}\nc: {command: [x], files: {/a: no}}\n",
+            Path::new("/"),
+        )
+        .unwrap_err();
+        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
     }
 }

@@ -162,6 +162,14 @@ fn document(place: String, object: Object, batch: &mut Batch, images: &Images) {
             name(&object)
         }
     );
+    if let Some(known) = Kind::ALL
+        .iter()
+        .find(|k| k.name() == kind && api.starts_with("extensions/"))
+    {
+        let what = format!("apiVersion {api} is no longer served; write {}", known.api_version());
+        batch.mistakes.push(Mistake { place, what });
+        return;
+    }
     let Some(kind) = Kind::of(&object) else {
         batch.ignored.insert(format!("{kind} ({api})"));
         return;

@@ -157,11 +157,16 @@ impl Pod {
             .collect();
         let caps = security.and_then(|s| s.capabilities.clone()).unwrap_or_default();
         let (add, drop) = (caps.add.unwrap_or_default(), caps.drop.unwrap_or_default());
+        let files = resolved.files.into_iter().map(|(target, source)| Mount {
+            source,
+            target,
+            read_only: true,
+        });
         let root = Root {
             scratch: self.scratch()?,
             hostname: self.hostname(),
             files: self.files(),
-            mounts: self.mounts(container)?,
+            mounts: files.chain(self.mounts(container)?).collect(),
             read_only: security.and_then(|s| s.read_only_root_filesystem) == Some(true),
         };
         Ok(Launch {

@@ -151,10 +151,12 @@ async fn look(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared
             connection,
         });
     }
+    // What was waited for before counts: the server that speaks first is not kept waiting twice.
+    let silence = limits::SILENCE.saturating_sub(began.elapsed());
     let silence = if connection.followed.speaks_first() {
         Duration::ZERO
     } else {
-        limits::SILENCE
+        silence
     };
     let first = match detect::first_bytes(&mut io, silence).await {
         Ok(Some(seen)) => Ok(silence::Broken::ByClient(seen)),

@@ -34,12 +34,12 @@ use smallvec::SmallVec;
 use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use weft_proto::limits;
 use weft_route::HttpView;
 
@@ -66,31 +66,40 @@ fn record(request: &Request, wants: &Wants, connection: &Connection) -> Record {
 /// Carries one request out. Whatever happens, the client is told, and the record knows.
 async fn run(
     client: &mut Client<'_>,
-    mut request: Request,
+    request: &mut Request,
     wants: &Wants,
     connection: &Arc<Connection>,
     record: &mut Record,
 ) -> End {
-    let ended = match plan::decide(&mut request, connection, record) {
+    let ended = match plan::decide(request, connection, record) {
         Ok(Plan::Redirect(status, location)) => return client.redirect(status, &location, record).await,
-        Ok(Plan::Go(go)) => {
-            let Some(time) = go.request_timeout else {
-                return finish(
-                    go_on(client, &request, wants, *go, connection, record).await,
-                    client,
-                    record,
-                )
-                .await;
-            };
-            let deadline = record.started() + time;
-            match tokio::time::timeout_at(deadline, go_on(client, &request, wants, *go, connection, record)).await {
-                Ok(ended) => ended,
-                Err(_) => Err(Fault::new(Reason::RequestTimeout)),
-            }
+        Ok(Plan::Go(mut go)) => {
+            let deadline = go.request_timeout.map(|time| record.started() + time);
+            let going = pin!(go_on(client, request, wants, &mut go, connection, record));
+            within(going, deadline)
+                .await
+                .unwrap_or_else(|| Err(Fault::new(Reason::RequestTimeout)))
         }
         Err(fault) => Err(fault),
     };
     finish(ended, client, record).await
+}
+
+/// What a future comes to before the deadline, if there is one.
+///
+/// It is borrowed: a future that is moved into another one takes its place twice.
+async fn within<F: Future>(mut future: Pin<&mut F>, deadline: Option<Instant>) -> Option<F::Output> {
+    let mut timer = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        match &mut timer {
+            Some(timer) => timer.as_mut().poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 async fn finish(ended: Result<End, Fault>, client: &mut Client<'_>, record: &mut Record) -> End {
@@ -111,7 +120,7 @@ async fn go_on(
     client: &mut Client<'_>,
     request: &Request,
     wants: &Wants,
-    mut go: Go,
+    go: &mut Go,
     connection: &Arc<Connection>,
     record: &mut Record,
 ) -> Result<End, Fault> {
@@ -125,15 +134,12 @@ async fn go_on(
             (Err(fault), None) => return Err(fault),
         };
         client.up = Default::default();
-        let time = go.backend_timeout;
-        let trying = try_one(client, request, wants, &mut go, &lease, connection, record);
-        let ended = match time {
-            None => trying.await,
-            Some(time) => match tokio::time::timeout(time, trying).await {
-                Ok(ended) => ended,
-                Err(_) => Err(Fault::new(Reason::BackendTimeout)),
-            },
+        let deadline = go.backend_timeout.map(|time| Instant::now() + time);
+        let ended = {
+            let trying = pin!(try_one(client, request, wants, go, &lease, connection, record));
+            within(trying, deadline).await
         };
+        let ended = ended.unwrap_or_else(|| Err(Fault::new(Reason::BackendTimeout)));
         match ended {
             Err(fault)
                 if fault.may_replay()

@@ -56,10 +56,10 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
 async fn one(conn: &mut Conn, head: RequestHead, connection: &Arc<Connection>) -> (End, Option<Box<Record>>) {
     let closing = connection.drain().phase() > Phase::Running;
     let mut client = Client::h1(conn, &head, closing);
-    let request = Request::H1(head);
+    let mut request = Request::H1(head);
     let wants = request.wants();
     let mut record = record(&request, &wants, connection);
-    let end = run(&mut client, request, &wants, connection, &mut record).await;
+    let end = run(&mut client, &mut request, &wants, connection, &mut record).await;
     if matches!(end, End::Tunnel(_)) {
         return (end, Some(Box::new(record)));
     }

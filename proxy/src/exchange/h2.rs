@@ -146,7 +146,7 @@ async fn stream(request: http::Request<RecvStream>, mut respond: SendResponse<By
             return record.close();
         }
     };
-    let request = match Request::from_h2(parts, mesh) {
+    let mut request = match Request::from_h2(parts, mesh) {
         Ok(request) => request,
         Err(fault) => {
             let mut record = Record::exchange(connection.facts.clone());
@@ -159,7 +159,7 @@ async fn stream(request: http::Request<RecvStream>, mut respond: SendResponse<By
     let wants = request.wants();
     let mut record = record(&request, &wants, &connection);
     let mut client = Client::h2(body, respond, expected, mesh, request.is_grpc());
-    match run(&mut client, request, &wants, &connection, &mut record).await {
+    match run(&mut client, &mut request, &wants, &connection, &mut record).await {
         End::Tunnel(server) => match client.into_tunnel() {
             Some(io) => Box::pin(upgrade::carry(io, server, record)).await,
             None => server.reset(),

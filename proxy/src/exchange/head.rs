@@ -60,6 +60,18 @@ impl Request {
     /// weft, and are taken away in any case.
     pub fn from_h2(mut parts: http::request::Parts, mesh: bool) -> Result<Self, Fault> {
         let was = if mesh { Was::read(&parts.headers)? } else { None };
+        if let Some(Was {
+            target: Some(target),
+            method,
+            ..
+        }) = &was
+            && !h1::is_target_of(method.as_ref().unwrap_or(&parts.method).as_str(), target, &parts.uri)
+        {
+            return Err(Fault::because(
+                Reason::BadMeshField,
+                "the target is not the one that is routed",
+            ));
+        }
         strip(&mut parts.headers);
         Ok(Self::H2(parts, was))
     }

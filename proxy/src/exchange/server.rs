@@ -25,7 +25,6 @@ use weft_proto::limits;
 use weft_wire::h1::{BodyDecoder, BodyEncoder, RequestKind, ResponseHead, Scan};
 
 /// A way to the server that is open.
-#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
 pub enum Way {
     /// HTTP/1 on a connection of its own for this request.
     H1(H1Way),
@@ -36,7 +35,7 @@ pub enum Way {
 /// An HTTP/1 connection for one request.
 pub struct H1Way {
     /// The connection.
-    pub conn: Conn,
+    pub conn: Box<Conn>,
     /// Where it goes back to; nowhere when it is no connection of its own.
     pub key: Option<pool::Key>,
     /// It was used before, and so may be ending unseen.
@@ -59,7 +58,7 @@ pub async fn open(
             let io = hop::open(endpoint, transport, shared).await?;
             Ok((
                 Way::H1(H1Way {
-                    conn: Conn::new(io),
+                    conn: Box::new(Conn::new(io)),
                     key: None,
                     reused: false,
                 }),
@@ -105,7 +104,7 @@ async fn plain(endpoint: &Endpoint) -> Result<H1Way, Fault> {
     }
     let io = hop::dial(endpoint).await?;
     Ok(H1Way {
-        conn: Conn::new(io),
+        conn: Box::new(Conn::new(io)),
         key: Some(key),
         reused: false,
     })

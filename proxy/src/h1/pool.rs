@@ -18,7 +18,7 @@ pub type Key = (SocketAddr, bool);
 
 #[derive(Default)]
 struct Pool {
-    idle: HashMap<Key, Vec<(Conn, Instant)>, foldhash::fast::RandomState>,
+    idle: HashMap<Key, Vec<(Box<Conn>, Instant)>, foldhash::fast::RandomState>,
     is_swept: bool,
 }
 
@@ -27,7 +27,7 @@ thread_local! {
 }
 
 /// An idle connection that is good as far as anybody can tell.
-pub fn take(key: Key) -> Option<Conn> {
+pub fn take(key: Key) -> Option<Box<Conn>> {
     POOL.with_borrow_mut(|pool| {
         let idle = pool.idle.get_mut(&key)?;
         while let Some((mut conn, since)) = idle.pop() {
@@ -42,7 +42,7 @@ pub fn take(key: Key) -> Option<Conn> {
 }
 
 /// Keeps a connection for the next request, if it is as new.
-pub fn give(key: Key, conn: Conn) {
+pub fn give(key: Key, conn: Box<Conn>) {
     if !conn.is_idle() {
         return;
     }
@@ -63,7 +63,7 @@ async fn sweep_idle() {
     loop {
         tokio::time::sleep(limits::SERVER_IDLE / 2).await;
         // Dropped outside of the borrow: a connection's end may wake others that come here.
-        let old: Vec<Conn> = POOL.with_borrow_mut(|pool| {
+        let old: Vec<Box<Conn>> = POOL.with_borrow_mut(|pool| {
             let mut old = Vec::new();
             pool.idle.retain(|_, idle| {
                 let fresh = idle.partition_point(|(_, since)| since.elapsed() >= limits::SERVER_IDLE);
@@ -96,9 +96,9 @@ mod tests {
         let (first, _first_far) = Io::pair(100);
         let (ended, ended_far) = Io::pair(100);
         let (spoke, mut spoke_far) = Io::pair(100);
-        give(KEY, Conn::new(first));
-        give(KEY, Conn::new(ended));
-        give(KEY, Conn::new(spoke));
+        give(KEY, Box::new(Conn::new(first)));
+        give(KEY, Box::new(Conn::new(ended)));
+        give(KEY, Box::new(Conn::new(spoke)));
         drop(ended_far);
         spoke_far.write_all(b"HTTP/1.1 408").await.unwrap();
         assert!(take(KEY).is_some());
@@ -108,7 +108,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn drops_what_was_idle_for_too_long() {
         let (near, mut far) = Io::pair(100);
-        give(KEY, Conn::new(near));
+        give(KEY, Box::new(Conn::new(near)));
         let before = Instant::now();
         assert_eq!(tokio::io::AsyncReadExt::read(&mut far, &mut [0; 1]).await.unwrap(), 0);
         assert!(before.elapsed() <= limits::SERVER_IDLE * 2);

@@ -17,11 +17,20 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 async fn t01_to_t06_what_is_refused_never_reaches_a_server() {
     for way in WAYS {
         for (request, status) in [
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", "400"),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX",
+                "400",
+            ),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello", "400"),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "400"),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+                "400",
+            ),
             ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"),
-            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n Transfer-Encoding: chunked\r\n\r\n", "400"),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n Transfer-Encoding: chunked\r\n\r\n",
+                "400",
+            ),
             ("GET / HTTP/1.1\r\nHost: a\r\n: v\r\n\r\n", "400"),
             ("GET / HTTP/1.1\r\n\r\n", "400"),
             ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
@@ -36,10 +45,18 @@ async fn t01_to_t06_what_is_refused_never_reaches_a_server() {
             })
             .await;
             let mut client = world.h1(way, address).await;
-            client.send(format!("{request}GET /second HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+            client
+                .send(format!("{request}GET /second HTTP/1.1\r\nHost: a\r\n\r\n"))
+                .await;
             let (text, clean) = client.rest().await;
-            assert!(clean && text.starts_with(&format!("HTTP/1.1 {status} ")), "{way:?} {request:?} {text}");
-            assert!(text.contains("connection: close\r\n") && text.contains("weft-error: "), "{text}");
+            assert!(
+                clean && text.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{way:?} {request:?} {text}"
+            );
+            assert!(
+                text.contains("connection: close\r\n") && text.contains("weft-error: "),
+                "{text}"
+            );
             assert!(seen.all().is_empty(), "{way:?} {request:?} {:?}", seen.all());
         }
     }
@@ -60,9 +77,13 @@ async fn t05_a_malformed_chunk_ends_everything() {
         })
         .await;
         let mut client = world.h1(way, address).await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            .await;
         tokio::time::sleep(Duration::from_millis(30)).await;
-        client.send("5\nhello\r\n0\r\n\r\nGET /second HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client
+            .send("5\nhello\r\n0\r\n\r\nGET /second HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
         let (text, _) = client.rest().await;
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 400 "), "{way:?} {text}");
         while seen.all().is_empty() {
@@ -91,7 +112,11 @@ async fn t07_a_body_that_was_not_wanted_is_no_request() {
         .await;
         let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
         let mut client = world.h1(way, address).await;
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{smuggled}")).await;
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{smuggled}"
+            ))
+            .await;
         let head = client.head().await;
         assert!(head.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{way:?} {head}");
         // Nothing more is answered on this connection: it is closed, since the rest of the body may never come.
@@ -112,9 +137,18 @@ async fn t58_a_head_that_is_too_large_is_431_or_414() {
     let mut world = World::new();
     let address = answering(|_| OK.into()).await;
     for (request, status) in [
-        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(limits::HEAD)), "431"),
-        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: 1\r\n".repeat(limits::FIELDS)), "431"),
-        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(limits::HEAD)), "414"),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(limits::HEAD)),
+            "431",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: 1\r\n".repeat(limits::FIELDS)),
+            "431",
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(limits::HEAD)),
+            "414",
+        ),
     ] {
         let mut client = world.h1(Way::Plain, address).await;
         client.send(request).await;
@@ -131,7 +165,10 @@ async fn t58_a_slow_head_is_408_and_a_silent_client_is_let_go() {
     let mut slow = h1_on(connection.clone());
     let started = tokio::time::Instant::now();
     let dripping = async {
-        for byte in "GET / HTTP/1.1\r\nHost: a\r\nX: ".bytes().chain(std::iter::repeat_n(b'x', 100)) {
+        for byte in "GET / HTTP/1.1\r\nHost: a\r\nX: "
+            .bytes()
+            .chain(std::iter::repeat_n(b'x', 100))
+        {
             if slow.io.write_all(&[byte]).await.is_err() {
                 break;
             }
@@ -141,10 +178,17 @@ async fn t58_a_slow_head_is_408_and_a_silent_client_is_let_go() {
     dripping.await;
     let mut slow = h1_on(connection.clone());
     slow.send("GET / HTTP/1.1\r\n").await;
-    let started = { let _ = started; tokio::time::Instant::now() };
+    let started = {
+        let _ = started;
+        tokio::time::Instant::now()
+    };
     let (text, _) = slow.rest_paused().await;
     assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
-    assert!(started.elapsed() <= limits::HEAD_TIME + Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() <= limits::HEAD_TIME + Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
 
     let mut silent = h1_on(connection);
     let started = tokio::time::Instant::now();
@@ -201,7 +245,11 @@ async fn a_client_that_breaks_off_is_told_to_the_server() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(gone.recv().await, Some("asked"));
         client.io.reset();
-        assert_eq!(tokio::time::timeout(SOON, gone.recv()).await.unwrap(), Some("gone"), "{way:?}");
+        assert_eq!(
+            tokio::time::timeout(SOON, gone.recv()).await.unwrap(),
+            Some("gone"),
+            "{way:?}"
+        );
     }
 }
 
@@ -223,18 +271,29 @@ async fn t14_a_rapid_reset_ends_its_own_connection() {
                     break;
                 }
             };
-            let (answer, mut up) = send.send_request(Request::get("http://a/").body(()).unwrap(), false).unwrap();
+            let (answer, mut up) = send
+                .send_request(Request::get("http://a/").body(()).unwrap(), false)
+                .unwrap();
             up.send_reset(Reason::CANCEL);
             drop(answer);
             send = send.clone();
         }
         // Bystanders go on whether or not the attacker's connection was ended; h2 ends it once resets pile up.
         if let Some(error) = ended {
-            assert!(error.is_go_away() || error.is_io() || error.is_reset(), "{way:?} {error}");
+            assert!(
+                error.is_go_away() || error.is_io() || error.is_reset(),
+                "{way:?} {error}"
+            );
         }
         let mut other = world.h2(way, &[address]).await;
-        let (answer, _) = other.send_request(Request::get("http://a/").body(()).unwrap(), true).unwrap();
-        assert_eq!(tokio::time::timeout(SOON, answer).await.unwrap().unwrap().status(), 200, "{way:?}");
+        let (answer, _) = other
+            .send_request(Request::get("http://a/").body(()).unwrap(), true)
+            .unwrap();
+        assert_eq!(
+            tokio::time::timeout(SOON, answer).await.unwrap().unwrap().status(),
+            200,
+            "{way:?}"
+        );
     }
 }
 
@@ -243,11 +302,17 @@ async fn t20_one_stalled_stream_does_not_stop_ninety_nine_others() {
     let mut world = World::new();
     let address = h2c(|request, mut respond| async move {
         let mut send = respond.send_response(Response::new(()), false).unwrap();
-        let size = if request.uri().path() == "/stalled" { 8 << 20 } else { 100 << 10 };
+        let size = if request.uri().path() == "/stalled" {
+            8 << 20
+        } else {
+            100 << 10
+        };
         let mut left = Bytes::from(vec![1; size]);
         while !left.is_empty() {
             send.reserve_capacity(left.len());
-            let Some(Ok(room)) = std::future::poll_fn(|cx| send.poll_capacity(cx)).await else { return };
+            let Some(Ok(room)) = std::future::poll_fn(|cx| send.poll_capacity(cx)).await else {
+                return;
+            };
             send.send_data(left.split_to(room.min(left.len())), false).unwrap();
         }
         send.send_data(Bytes::new(), true).unwrap();
@@ -256,14 +321,18 @@ async fn t20_one_stalled_stream_does_not_stop_ninety_nine_others() {
     let connection = world.connection(Way::Mesh, &[address]).await;
     // The stalled one has a client of its own; both meet on the one connection between the two sides.
     let mut stalled = crate::world::h2_on(connection.clone()).await;
-    let (answer, _) = stalled.send_request(Request::get("http://a/stalled").body(()).unwrap(), true).unwrap();
+    let (answer, _) = stalled
+        .send_request(Request::get("http://a/stalled").body(()).unwrap(), true)
+        .unwrap();
     let _unread = tokio::time::timeout(SOON, answer).await.unwrap().unwrap();
     let send = crate::world::h2_on(connection).await;
     let mut others = Vec::new();
     for _ in 0..99 {
         let mut send = send.clone().ready().await.unwrap();
         others.push(tokio::spawn(async move {
-            let (answer, _) = send.send_request(Request::get("http://a/live").body(()).unwrap(), true).unwrap();
+            let (answer, _) = send
+                .send_request(Request::get("http://a/live").body(()).unwrap(), true)
+                .unwrap();
             let mut body = answer.await.unwrap().into_body();
             let mut got = 0;
             while let Some(part) = body.data().await {

@@ -7,8 +7,8 @@ use crate::{
 use http::Request;
 use std::{net::SocketAddr, sync::Arc};
 use weft_proto::rpc::discovery::{
-    self as rpc, Filter, HeaderChange, HeaderValue, Match, PathChange, Redirect, Rewrite, Rule, WeightedBackend, filter,
-    r#match::Path, path_change,
+    self as rpc, Filter, HeaderChange, HeaderValue, Match, PathChange, Redirect, Rewrite, Rule, WeightedBackend,
+    filter, r#match::Path, path_change,
 };
 use weft_proxy::connection::Connection;
 
@@ -18,11 +18,17 @@ fn rule(number: u32, prefix: &str, filters: Vec<filter::Kind>, backends: Vec<Wei
     Rule {
         origin: Some(rpc::Origin {
             kind: rpc::RouteKind::HttpRoute.into(),
-            route: Some(rpc::ObjectName { namespace: "shop".into(), name: "route".into() }),
+            route: Some(rpc::ObjectName {
+                namespace: "shop".into(),
+                name: "route".into(),
+            }),
             rule: number,
             ..Default::default()
         }),
-        matches: vec![Match { path: Some(Path::PathPrefix(prefix.into())), ..Default::default() }],
+        matches: vec![Match {
+            path: Some(Path::PathPrefix(prefix.into())),
+            ..Default::default()
+        }],
         filters: filters.into_iter().map(|kind| Filter { kind: Some(kind) }).collect(),
         backends,
         ..Default::default()
@@ -30,15 +36,24 @@ fn rule(number: u32, prefix: &str, filters: Vec<filter::Kind>, backends: Vec<Wei
 }
 
 fn to(backend: u32) -> WeightedBackend {
-    WeightedBackend { backend: Some(backend), weight: 1, ..Default::default() }
+    WeightedBackend {
+        backend: Some(backend),
+        weight: 1,
+        ..Default::default()
+    }
 }
 
 fn field(name: &str, value: &str) -> HeaderValue {
-    HeaderValue { name: name.into(), value: value.into() }
+    HeaderValue {
+        name: name.into(),
+        value: value.into(),
+    }
 }
 
 async fn ruled(world: &mut World, way: Way, app: SocketAddr, rules: Vec<Rule>) -> Arc<Connection> {
-    world.connection_with(way, &[app], |destination| destination.rules = rules).await
+    world
+        .connection_with(way, &[app], |destination| destination.rules = rules)
+        .await
 }
 
 async fn ask(connection: &Arc<Connection>, request: &str) -> String {
@@ -52,15 +67,32 @@ async fn no_rule_is_404_and_an_invalid_backend_500() {
     for way in RULED {
         let mut world = World::new();
         let address = answering(|_| "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into()).await;
-        let invalid = WeightedBackend { invalid: "no Service of that name".into(), weight: 1, ..Default::default() };
-        let rules = vec![rule(0, "/good", vec![], vec![to(0)]), rule(1, "/bad", vec![], vec![invalid])];
+        let invalid = WeightedBackend {
+            invalid: "no Service of that name".into(),
+            weight: 1,
+            ..Default::default()
+        };
+        let rules = vec![
+            rule(0, "/good", vec![], vec![to(0)]),
+            rule(1, "/bad", vec![], vec![invalid]),
+        ];
         let connection = ruled(&mut world, way, address, rules).await;
-        for (path, status, why) in [("/good", "200", ""), ("/other", "404", "no_rule"), ("/bad", "500", "invalid_backend")] {
+        for (path, status, why) in [
+            ("/good", "200", ""),
+            ("/other", "404", "no_rule"),
+            ("/bad", "500", "invalid_backend"),
+        ] {
             let head = ask(&connection, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
-            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && head.contains(why), "{way:?} {path} {head}");
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status} ")) && head.contains(why),
+                "{way:?} {path} {head}"
+            );
         }
         let mut send = h2_on(connection).await;
-        let grpc = Request::post("http://a/pkg.Cart/Get").header("content-type", "application/grpc").body(()).unwrap();
+        let grpc = Request::post("http://a/pkg.Cart/Get")
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
         let (answer, _) = send.send_request(grpc, true).unwrap();
         assert_eq!(answer.await.unwrap().headers()["grpc-status"], "12");
     }
@@ -77,11 +109,21 @@ async fn headers_target_and_host_are_edited_and_nothing_else() {
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nServer: app\r\nX-Kept: 1\r\n\r\n".into()
         })
         .await;
-        let request = HeaderChange { set: vec![field("x-set", "new")], add: vec![field("x-add", "2")], remove: vec!["x-gone".into()] };
-        let response = HeaderChange { set: vec![field("server", "weft")], add: vec![], remove: vec!["x-none".into()] };
+        let request = HeaderChange {
+            set: vec![field("x-set", "new")],
+            add: vec![field("x-add", "2")],
+            remove: vec!["x-gone".into()],
+        };
+        let response = HeaderChange {
+            set: vec![field("server", "weft")],
+            add: vec![],
+            remove: vec!["x-none".into()],
+        };
         let rewrite = Rewrite {
             host: "inner.example".into(),
-            path: Some(PathChange { kind: Some(path_change::Kind::Prefix("/v2".into())) }),
+            path: Some(PathChange {
+                kind: Some(path_change::Kind::Prefix("/v2".into())),
+            }),
         };
         let filters = vec![
             filter::Kind::RequestHeaders(request),
@@ -95,14 +137,26 @@ async fn headers_target_and_host_are_edited_and_nothing_else() {
         )
         .await;
         let lower = head.to_ascii_lowercase();
-        assert!(lower.contains("server: weft\r\n") && lower.contains("x-kept: 1"), "{way:?} {head}");
+        assert!(
+            lower.contains("server: weft\r\n") && lower.contains("x-kept: 1"),
+            "{way:?} {head}"
+        );
         let got = seen.all().remove(0);
         assert!(got.starts_with("GET /v2/a%2Fb?q=1 HTTP/1.1\r\n"), "{way:?} {got}");
         let got = got.to_ascii_lowercase();
-        for there in ["host: inner.example\r\n", "x-set: new\r\n", "x-add: 1\r\n", "x-add: 2\r\n", "x-kept: 1\r\n"] {
+        for there in [
+            "host: inner.example\r\n",
+            "x-set: new\r\n",
+            "x-add: 1\r\n",
+            "x-add: 2\r\n",
+            "x-kept: 1\r\n",
+        ] {
             assert!(got.contains(there), "{way:?} {there} {got}");
         }
-        assert!(!got.contains("x-gone") && !got.contains("outer.example") && !got.contains("old"), "{way:?} {got}");
+        assert!(
+            !got.contains("x-gone") && !got.contains("outer.example") && !got.contains("old"),
+            "{way:?} {got}"
+        );
     }
 }
 
@@ -111,20 +165,32 @@ async fn a_redirect_is_answered_in_place() {
     for way in RULED {
         let mut world = World::new();
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let redirect = Redirect { scheme: "https".into(), host: "new.example".into(), status: 301, ..Default::default() };
+        let redirect = Redirect {
+            scheme: "https".into(),
+            host: "new.example".into(),
+            status: 301,
+            ..Default::default()
+        };
         let rules = vec![rule(0, "/", vec![filter::Kind::Redirect(redirect)], vec![])];
         let connection = ruled(&mut world, way, address, rules).await;
         let mut client = h1_on(connection.clone());
         for _ in 0..2 {
             client.send("GET /a?b HTTP/1.1\r\nHost: old.example\r\n\r\n").await;
             client
-                .expect("HTTP/1.1 301 Moved Permanently\r\nlocation: https://new.example/a?b\r\ncontent-length: 0\r\n\r\n")
+                .expect(
+                    "HTTP/1.1 301 Moved Permanently\r\nlocation: https://new.example/a?b\r\ncontent-length: 0\r\n\r\n",
+                )
                 .await;
         }
         let mut send = h2_on(connection).await;
-        let (answer, _) = send.send_request(Request::get("http://old.example/a").body(()).unwrap(), true).unwrap();
+        let (answer, _) = send
+            .send_request(Request::get("http://old.example/a").body(()).unwrap(), true)
+            .unwrap();
         let answer = answer.await.unwrap();
-        assert_eq!((answer.status().as_u16(), &answer.headers()["location"]), (301, &"https://new.example/a".parse().unwrap()));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["location"]),
+            (301, &"https://new.example/a".parse().unwrap())
+        );
     }
 }
 
@@ -142,11 +208,21 @@ async fn a_request_that_takes_too_long_is_504_and_the_server_is_let_go() {
             }
         })
         .await;
-        let rules = vec![Rule { request_timeout_ms: Some(50), ..rule(0, "/", vec![], vec![to(0)]) }];
+        let rules = vec![Rule {
+            request_timeout_ms: Some(50),
+            ..rule(0, "/", vec![], vec![to(0)])
+        }];
         let connection = ruled(&mut world, way, address, rules).await;
         let head = ask(&connection, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert!(head.starts_with("HTTP/1.1 504 ") && head.contains("request_timeout"), "{way:?} {head}");
-        assert_eq!(tokio::time::timeout(SOON, gone.recv()).await.unwrap(), Some(String::new()), "{way:?}");
+        assert!(
+            head.starts_with("HTTP/1.1 504 ") && head.contains("request_timeout"),
+            "{way:?} {head}"
+        );
+        assert_eq!(
+            tokio::time::timeout(SOON, gone.recv()).await.unwrap(),
+            Some(String::new()),
+            "{way:?}"
+        );
 
         let address = h2c(|request, respond| async move {
             let _held = (request, respond);
@@ -154,10 +230,16 @@ async fn a_request_that_takes_too_long_is_504_and_the_server_is_let_go() {
         })
         .await;
         let mut world = World::new();
-        let rules = vec![Rule { backend_request_timeout_ms: Some(50), ..rule(0, "/", vec![], vec![to(0)]) }];
+        let rules = vec![Rule {
+            backend_request_timeout_ms: Some(50),
+            ..rule(0, "/", vec![], vec![to(0)])
+        }];
         let connection = ruled(&mut world, way, address, rules).await;
         let mut send = h2_on(connection).await;
-        let grpc = Request::post("http://a/pkg.Cart/Get").header("content-type", "application/grpc").body(()).unwrap();
+        let grpc = Request::post("http://a/pkg.Cart/Get")
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
         let (answer, _) = send.send_request(grpc, true).unwrap();
         let answer = tokio::time::timeout(SOON, answer).await.unwrap().unwrap();
         assert_eq!(answer.headers()["grpc-status"], "4", "{way:?}");
@@ -170,7 +252,11 @@ async fn weights_hold_for_each_request_of_one_connection() {
         let mut world = World::new();
         let one = answering(|_| "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none".into()).await;
         let two = answering(|_| "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntwo".into()).await;
-        let identity = if way == Way::Mesh { "spiffe://cluster.local/ns/shop/sa/web" } else { "" };
+        let identity = if way == Way::Mesh {
+            "spiffe://cluster.local/ns/shop/sa/web"
+        } else {
+            ""
+        };
         let shares = vec![
             WeightedBackend { weight: 90, ..to(0) },
             WeightedBackend { weight: 10, ..to(1) },
@@ -200,8 +286,15 @@ async fn t12_rules_hold_for_an_upgrade_as_for_any_request() {
         let mut world = World::new();
         let address = answering(|_| "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n".into()).await;
         let connection = ruled(&mut world, way, address, vec![rule(0, "/open", vec![], vec![to(0)])]).await;
-        let upgrade = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n");
-        assert!(ask(&connection, &upgrade("/open")).await.starts_with("HTTP/1.1 101 "), "{way:?}");
-        assert!(ask(&connection, &upgrade("/shut")).await.starts_with("HTTP/1.1 404 "), "{way:?}");
+        let upgrade =
+            |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n");
+        assert!(
+            ask(&connection, &upgrade("/open")).await.starts_with("HTTP/1.1 101 "),
+            "{way:?}"
+        );
+        assert!(
+            ask(&connection, &upgrade("/shut")).await.starts_with("HTTP/1.1 404 "),
+            "{way:?}"
+        );
     }
 }

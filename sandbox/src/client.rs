@@ -10,7 +10,7 @@ use crate::{
     paths::Paths,
     supervisor::{
         Settings,
-        control::{Answer, Progress, Request, Target},
+        control::{Answer, MESH, Progress, Request, Target},
     },
     table,
 };
@@ -426,6 +426,9 @@ fn entry((name, word, said): &(String, String, String)) -> String {
 }
 
 fn waiting(progress: &Progress) -> String {
+    if progress.waiting.iter().any(|(name, _, _)| name == MESH) {
+        return "starting weft's controller and injector".into();
+    }
     let total = progress.ready + progress.waiting.len() + progress.failed.len();
     let names: Vec<String> = progress
         .waiting

@@ -95,6 +95,12 @@ pub fn file(path: &Path) -> io::Result<Source> {
 pub fn read(sources: &[Source], images: &Images, existing: &dyn Fn(&str) -> bool) -> Batch {
     let mut batch = Batch::default();
     for source in sources {
+        if Path::new(&source.file).file_stem() == Some("kustomization".as_ref()) {
+            batch
+                .ignored
+                .insert(format!("{} (kustomize is not run; render it first)", source.file));
+            continue;
+        }
         for (number, text) in documents(&source.text) {
             let place = format!("{}, document {number}", source.file);
             match parse(text) {

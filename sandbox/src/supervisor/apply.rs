@@ -76,6 +76,8 @@ impl Supervisor {
         }
         store.change(key, |o| o["spec"]["replicas"] = replicas.into())?;
         drop(store);
+        // The manifest says another number: applying it again is a change.
+        lock(&self.applied).remove(key);
         self.cluster.changed.notify_one();
         Ok(())
     }

@@ -24,6 +24,9 @@ use tokio::{
 /// Longest request: all files of one `apply`.
 const LONGEST: u64 = 4 * weft_proto::limits::OBJECT_FILE as u64;
 
+/// The name under which [`Progress`] tells of weft's own programs.
+pub const MESH: &str = "weft";
+
 /// What can be asked.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -298,7 +301,7 @@ impl Supervisor {
             } else {
                 &mut progress.waiting
             };
-            list.push(("weft".into(), "NotReady".into(), why.clone()));
+            list.push((MESH.into(), "NotReady".into(), why.clone()));
         }
         let store = self.cluster.store();
         for (key, pod) in store.list(Kind::Pod) {

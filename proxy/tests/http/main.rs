@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that fails says where")]
 
 mod hostile;
+mod libraries;
+mod records;
 mod rules;
 mod streams;
 mod transparency;

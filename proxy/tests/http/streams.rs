@@ -34,7 +34,7 @@ pub async fn h2c<F: Future<Output = ()> + Send + 'static>(
     address
 }
 
-fn call(path: &str) -> Request<()> {
+pub fn call(path: &str) -> Request<()> {
     Request::builder()
         .method("POST")
         .uri(format!("http://cart.shop:80{path}"))
@@ -54,7 +54,7 @@ fn status(code: &str) -> HeaderMap {
 }
 
 /// Sends back each piece, then ends with trailers.
-async fn echo(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+pub async fn echo(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     assert_eq!(request.headers()["te"], "trailers");
     assert_eq!(request.headers()["grpc-timeout"], "5S");
     assert!(

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use weft_proto::limits;
 use weft_service::{
     drain::Signal,
@@ -30,7 +30,6 @@ pub struct Shared {
     pub tables: Tables,
     /// Certificate, key and trust bundle; empty before the first certificate.
     pub credentials: Arc<Holder>,
-    credentials_changes: watch::Receiver<u64>,
     /// The drain of connections that come in.
     pub inbound_drain: Signal,
     /// The drain of connections that go out.
@@ -53,7 +52,6 @@ impl Shared {
             inbound: Arc::new(role::inbound::role()),
             outbound: Arc::new(role::outbound::role()),
             tables: Tables::new(config.cluster_cidrs.clone(), config.pod_ips.clone(), asks),
-            credentials_changes: credentials.changes(),
             credentials,
             inbound_drain: Signal::new(),
             outbound_drain: Signal::new(),
@@ -79,11 +77,6 @@ impl Shared {
             Direction::Inbound => &self.inbound_drain,
             Direction::Outbound => &self.outbound_drain,
         }
-    }
-
-    /// Which credentials these are: another number for each certificate.
-    pub fn credentials_number(&self) -> u64 {
-        *self.credentials_changes.borrow()
     }
 
     /// The credentials, unless there are none or they have expired.

@@ -10,9 +10,10 @@ pub mod settings;
 use std::{
     cell::RefCell,
     collections::HashMap,
+    hash::{Hash, Hasher},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::SystemTime,
@@ -22,7 +23,7 @@ use ::h2::client::SendRequest;
 use bytes::Bytes;
 use tokio::sync::watch;
 use weft_proto::limits;
-use weft_service::spiffe::Id;
+use weft_service::{spiffe::Id, tls::Credentials};
 
 use super::Transport;
 use crate::{
@@ -41,7 +42,7 @@ pub(super) enum Purpose {
     Tunnels,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 struct Key {
     address: SocketAddr,
     identity: Option<Id>,
@@ -51,18 +52,26 @@ struct Key {
     shared: usize,
 }
 
+impl Hash for Key {
+    /// The address alone tells almost all apart, and this is done for every request.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.address, self.purpose).hash(state);
+    }
+}
+
 thread_local! {
     static POOL: RefCell<HashMap<Key, Vec<Arc<Link>>, foldhash::fast::RandomState>> = RefCell::default();
 }
 
 /// One pooled connection.
 struct Link {
-    state: watch::Receiver<State>,
+    /// Set once it is usable.
+    ready: OnceLock<Ready>,
+    /// What became of making it.
+    told: watch::Receiver<State>,
     counts: Arc<Counts>,
-    /// Which credentials it was made with; newer ones retire it.
-    credentials: u64,
-    /// When those end, and with them the use of the connection.
-    not_after: Option<SystemTime>,
+    /// What it was made with; newer ones retire it.
+    credentials: Option<Arc<Credentials>>,
 }
 
 /// What a link's task and its users both look at.
@@ -74,17 +83,18 @@ struct Counts {
     closed: AtomicBool,
 }
 
+struct Ready {
+    send: SendRequest<Bytes>,
+    extended_connect: bool,
+    /// Streams that the peer lets us open, as far as we want to.
+    most: usize,
+}
+
 #[derive(Clone)]
 enum State {
     Connecting,
-    Ready {
-        send: SendRequest<Bytes>,
-        extended_connect: bool,
-    },
-    Failed {
-        reason: Reason,
-        why: Arc<str>,
-    },
+    Ready,
+    Failed { reason: Reason, why: Arc<str> },
 }
 
 /// A place on a connection to an endpoint, for one stream. Held for as long as the stream lives.
@@ -120,20 +130,39 @@ impl Drop for Place {
 
 impl Link {
     /// Whether one more stream should go here.
-    fn has_room(&self, credentials: u64) -> bool {
-        if self.counts.closed.load(Relaxed) || self.credentials != credentials {
-            return false;
+    fn has_room(&self, credentials: &Option<Arc<Credentials>>) -> bool {
+        let most = self.ready.get().map_or(limits::H2_STREAMS_USED, |ready| ready.most);
+        self.counts.streams.load(Relaxed) < most && self.is_current(credentials)
+    }
+
+    /// Whether it takes new streams at all.
+    fn is_current(&self, credentials: &Option<Arc<Credentials>>) -> bool {
+        !self.counts.closed.load(Relaxed)
+            && match (&self.credentials, credentials) {
+                (None, None) => true,
+                (Some(own), Some(current)) => Arc::ptr_eq(own, current) && !own.expired(SystemTime::now()),
+                _ => false,
+            }
+    }
+
+    /// Waits until it is usable, or known not to be.
+    async fn ready(&self) -> Result<&Ready, Fault> {
+        if let Some(ready) = self.ready.get() {
+            return Ok(ready);
         }
-        if self.not_after.is_some_and(|not_after| SystemTime::now() >= not_after) {
-            return false;
+        let mut told = self.told.clone();
+        match told
+            .wait_for(|state| !matches!(state, State::Connecting))
+            .await
+            .as_deref()
+        {
+            Ok(State::Failed { reason, why }) => Err(Fault::because(*reason, &**why).replayable()),
+            Ok(_) => self.ready.get().ok_or_else(|| Fault::new(Reason::Internal)),
+            Err(_) => Err(Fault::because(
+                Reason::Internal,
+                "the connection's task ended without a word",
+            )),
         }
-        let most = match &*self.state.borrow() {
-            State::Connecting => limits::H2_STREAMS_USED,
-            // A peer that allows none at all makes its streams wait, not its connections many.
-            State::Ready { send, .. } => send.current_max_send_streams().clamp(1, limits::H2_STREAMS_USED),
-            State::Failed { .. } => return false,
-        };
-        self.counts.streams.load(Relaxed) < most
     }
 }
 
@@ -163,31 +192,17 @@ pub(super) async fn acquire(
     for _ in 0..limits::ATTEMPTS {
         let place = Place::take(&link(&key, endpoint, shared)?);
         let link = &place.0;
-        let mut state = link.state.clone();
-        let state = match state.wait_for(|state| !matches!(state, State::Connecting)).await {
-            Ok(state) => state.clone(),
-            // Its task is gone without a word.
-            Err(_) => State::Failed {
-                reason: Reason::Internal,
-                why: "the connection's task ended".into(),
-            },
-        };
-        match state {
-            State::Ready { send, extended_connect } => match send.ready().await {
-                Ok(send) => {
-                    return Ok(H2Hop {
-                        send,
-                        extended_connect,
-                        place,
-                    });
-                }
-                Err(_) => forget(&key, link),
-            },
-            State::Failed { reason, why } => {
-                forget(&key, link);
-                return Err(Fault::because(reason, &*why).replayable());
+        let ready = link.ready().await.inspect_err(|_| forget(&key, link))?;
+        let extended_connect = ready.extended_connect;
+        match ready.send.clone().ready().await {
+            Ok(send) => {
+                return Ok(H2Hop {
+                    send,
+                    extended_connect,
+                    place,
+                });
             }
-            State::Connecting => {}
+            Err(_) => forget(&key, link),
         }
     }
     Err(Fault::new(Reason::HopGone).replayable())
@@ -195,11 +210,12 @@ pub(super) async fn acquire(
 
 /// A connection with room, else a new one that is being made.
 fn link(key: &Key, endpoint: &Endpoint, shared: &Arc<Shared>) -> Result<Arc<Link>, Fault> {
-    let mesh = key.transport == Transport::Mesh;
-    let credentials = if mesh { shared.credentials_number() } else { 0 };
+    let credentials = (key.transport == Transport::Mesh)
+        .then(|| shared.credentials.current())
+        .flatten();
     POOL.with_borrow_mut(|pool| {
         if let Some(links) = pool.get(key) {
-            if let Some(link) = links.iter().find(|link| link.has_room(credentials)) {
+            if let Some(link) = links.iter().find(|link| link.has_room(&credentials)) {
                 return Ok(link.clone());
             }
             let waiting: usize = links.iter().map(|link| link.counts.streams.load(Relaxed)).sum();
@@ -210,22 +226,22 @@ fn link(key: &Key, endpoint: &Endpoint, shared: &Arc<Shared>) -> Result<Arc<Link
         }
         let links = pool.entry(key.clone()).or_default();
         // Those of older credentials end when their streams have ended.
-        links.retain(|link| !link.counts.closed.load(Relaxed) && link.credentials == credentials);
-        let (told, state) = watch::channel(State::Connecting);
-        let counts = Arc::new(Counts::default());
+        links.retain(|link| link.is_current(&credentials));
+        let (tell, told) = watch::channel(State::Connecting);
         let link = Arc::new(Link {
-            state,
-            counts: counts.clone(),
+            ready: OnceLock::new(),
+            told,
+            counts: Arc::default(),
             credentials,
-            not_after: mesh.then(|| Some(shared.credentials.current()?.not_after())).flatten(),
         });
         links.push(link.clone());
+        let (key, load, shared) = (key.clone(), endpoint.load.clone(), shared.clone());
         link::start(link::Start {
-            key: key.clone(),
-            load: endpoint.load.clone(),
-            shared: shared.clone(),
-            counts,
-            told,
+            key,
+            load,
+            shared,
+            link: link.clone(),
+            tell,
         });
         Ok(link)
     })

@@ -19,7 +19,7 @@ use tokio::{
 };
 use weft_proto::limits;
 
-use super::{Counts, Key, State, client_builder, forget_closed};
+use super::{Counts, Key, Link, Ready, State, client_builder, forget_closed};
 use crate::{
     app::Shared,
     connection,
@@ -35,8 +35,8 @@ pub(super) struct Start {
     pub(super) key: Key,
     pub(super) load: Arc<Load>,
     pub(super) shared: Arc<Shared>,
-    pub(super) counts: Arc<Counts>,
-    pub(super) told: watch::Sender<State>,
+    pub(super) link: Arc<Link>,
+    pub(super) tell: watch::Sender<State>,
 }
 
 /// Spawns the task. It does not end with whoever wanted the connection first: others wait for it too.
@@ -57,19 +57,26 @@ async fn run(start: Start) {
         key,
         load,
         shared,
-        counts,
-        told,
+        link,
+        tell,
     } = start;
+    let counts = link.counts.clone();
     let made = timeout(limits::CONNECT_TIME + limits::HANDSHAKE_TIME, connect(&key, &shared)).await;
     match made.unwrap_or_else(|_| Err(Fault::new(Reason::ConnectTimeout).replayable())) {
         Ok((driver, send)) => {
             load.reached();
             metrics::hop_connection(label(key.transport), None);
+            // A peer that allows no streams at all makes them wait, not its connections many.
+            let most = send.current_max_send_streams().clamp(1, limits::H2_STREAMS_USED);
             let extended_connect = send.is_extended_connect_protocol_enabled();
-            let _ = told.send(State::Ready { send, extended_connect });
-            // The value lives on with those who look at it; when they are gone the connection ends by itself.
-            drop(told);
-            drop(shared);
+            let _ = link.ready.set(Ready {
+                send,
+                extended_connect,
+                most,
+            });
+            let _ = tell.send(State::Ready);
+            // When the pool and the streams have let go of it, the connection ends by itself.
+            drop((link, tell, shared));
             if driver.run(&counts).await == Ended::Dead {
                 load.failed();
             }
@@ -78,7 +85,7 @@ async fn run(start: Start) {
             tracing::debug!(endpoint = %key.address, error = %fault, "no connection to the endpoint");
             load.failed();
             metrics::hop_connection(label(key.transport), Some(fault.reason));
-            let _ = told.send(State::Failed {
+            let _ = tell.send(State::Failed {
                 reason: fault.reason,
                 why: fault.to_string().into(),
             });

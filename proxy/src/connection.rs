@@ -76,7 +76,9 @@ pub fn accepted(
     async move {
         if let Some((serving, record)) = beginning.await.and_then(pass) {
             serving.await;
-            record.map(|record| record.close());
+            if let Some(record) = record {
+                record.close();
+            }
         }
         drop(place);
     }
@@ -428,7 +430,9 @@ async fn from_itself(io: Io, shared: Arc<Shared>, address: SocketAddr) {
     };
     if let Some((serving, record)) = pass(known) {
         serving.await;
-        record.map(|record| record.close());
+        if let Some(record) = record {
+            record.close();
+        }
     }
 }
 

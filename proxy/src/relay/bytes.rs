@@ -241,7 +241,10 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn relay(clocks: Clocks) -> (Io, Io, JoinHandle<(Result<(), Fault>, u64, u64)>) {
+    /// How it ended, and how many bytes went each way.
+    type Ended = (Result<(), Fault>, u64, u64);
+
+    fn relay(clocks: Clocks) -> (Io, Io, JoinHandle<Ended>) {
         let (client, near) = Io::pair(64);
         let (far, server) = Io::pair(64);
         let task = tokio::spawn(async move {

@@ -45,7 +45,7 @@ fn messages_of_5_mib(mesh: &Mesh) -> Result<()> {
 }
 
 fn one_connection_is_balanced_over_three_pods(mesh: &Mesh) -> Result<()> {
-    let out = mesh.script("client.mesh", "grpc_calls.py", &["grpc.mesh:50051", "300"])?;
+    let out = mesh.script("client.mesh", "grpc_calls.py", &["balanced.mesh:50051", "300"])?;
     let counts: Vec<u32> = out
         .lines()
         .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())

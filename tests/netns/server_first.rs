@@ -94,7 +94,7 @@ fn a_408_to_a_silent_client_teaches_nothing(mesh: &Mesh) -> Result<()> {
 
 fn a_client_that_speaks_after_15_s_stays_http(mesh: &Mesh) -> Result<()> {
     // A grpcio channel behind a relay that connects at once and passes the first byte on after 15 s.
-    let out = mesh.script("client.mesh", "late_grpc.py", &["grpc.mesh:50051", "15", "300"])?;
+    let out = mesh.script("client.mesh", "late_grpc.py", &["balanced.mesh:50051", "15", "300"])?;
     let counts: Vec<u32> = out
         .lines()
         .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())

@@ -131,11 +131,6 @@ impl Numbers {
         Some(number)
     }
 
-    /// Takes one number, if it is free.
-    pub fn claim(&mut self, number: u16) -> bool {
-        self.used.insert(number)
-    }
-
     /// Gives a number back.
     pub fn free(&mut self, number: u16) {
         self.used.remove(&number);

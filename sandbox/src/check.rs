@@ -8,7 +8,12 @@ use crate::{
     table,
 };
 use nix::unistd::geteuid;
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 /// Time for a supervisor to say how it is.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -73,10 +78,15 @@ pub fn machine() -> Vec<Finding> {
         // What weft-init and the ClusterIPs are made of, in one transaction.
         let rules = "*nat\n:X - [0:0]\n-A PREROUTING -p tcp -j X\n-A X -m statistic --mode random --probability 0.5 -j RETURN\n\
                      -A X -m comment --comment c -p tcp -j REDIRECT --to-ports 15006\n\
-                     -A OUTPUT -p tcp -m owner --uid-owner 2717 -j RETURN\nCOMMIT\n\
+                     -A OUTPUT -p tcp -m owner --uid-owner 2717 -j RETURN\n\
+                     -A OUTPUT -p tcp --dport 9 -j REDIRECT --to-ports 15006\nCOMMIT\n\
                      *filter\n-A FORWARD -p tcp -j REJECT\nCOMMIT\n";
-        let applied = netns.run(|| crate::netns::feed(tool, &[], rules));
-        let result = applied.and_then(|r| r).map(|_| "the kernel takes them".to_string());
+        let applied = netns
+            .run(|| crate::netns::feed(tool, &[], rules).map(|_| ()))
+            .and_then(|r| r);
+        let result = applied
+            .map_err(|e| e.to_string())
+            .and_then(|()| redirected(&netns, family));
         let fix =
             "load the modules nf_nat, xt_REDIRECT, xt_owner, xt_statistic, xt_comment, or use a kernel that has them";
         findings.push(finding(
@@ -86,6 +96,28 @@ pub fn machine() -> Vec<Finding> {
     }
     findings.push(finding("layered roots", layers(&netns)));
     findings
+}
+
+/// Rules that are listed may still do nothing (a table that the kernel does not use): one connection tells.
+fn redirected(netns: &Netns, family: &str) -> Result<String, String> {
+    let address: IpAddr = if family == "IPv4" {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        Ipv6Addr::LOCALHOST.into()
+    };
+    let tried = netns.run(|| {
+        let listener = TcpListener::bind((address, 15006))?;
+        listener.set_nonblocking(true)?;
+        let _client = TcpStream::connect_timeout(&SocketAddr::new(address, 9), ANSWER_TIME)?;
+        listener.accept()
+    });
+    match tried {
+        Ok(Ok(_)) => Ok("a connection was redirected".into()),
+        Ok(Err(error)) => Err(format!(
+            "the rules are set, but a connection is not redirected ({error})"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn layers(netns: &Netns) -> Result<String, String> {

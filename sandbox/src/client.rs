@@ -17,6 +17,8 @@ use crate::{
 use anyhow::{Context as _, bail};
 use nix::{
     fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
     sys::signal::{SigSet, Signal},
     unistd::geteuid,
 };
@@ -327,7 +329,16 @@ impl Sandbox {
             namespace: namespace.map(Into::into),
             name: name.map(Into::into),
         };
-        Ok(serde_json::from_value(self.ask(&request)?)?)
+        let objects: Vec<Object> = serde_json::from_value(self.ask(&request)?)?;
+        if let Some(name) = name
+            && objects.is_empty()
+        {
+            bail!(
+                "no {kind} is called '{name}'{}",
+                namespace.map(|n| format!(" in namespace '{n}'")).unwrap_or_default()
+            );
+        }
+        Ok(objects)
     }
 
     /// The table of `get`.
@@ -350,10 +361,17 @@ impl Sandbox {
         Ok(enter::code(join.run()?))
     }
 
-    /// Runs a command on the node, as a client without weft. Never returns when the command starts.
+    /// Runs a command on the node, as a client without weft, with the cluster's names. Never returns when the command starts.
     pub fn exec_on_node(&self, words: &[String]) -> anyhow::Result<std::convert::Infallible> {
         root()?;
         crate::netns::Netns::open(&self.paths.node_netns())?.enter()?;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
+        if let Ok(target) = fs::canonicalize("/etc/resolv.conf") {
+            mount(Some(&self.paths.resolv_conf()), &target, none, MsFlags::MS_BIND, none)
+                .context("the cluster's resolv.conf")?;
+        }
         let (program, arguments) = words.split_first().context("no command; write it after --")?;
         Err(Command::new(program).args(arguments).exec()).with_context(|| format!("running '{program}'"))
     }

@@ -86,6 +86,10 @@ impl Paths {
     pub fn log(&self) -> PathBuf {
         self.directory().join("supervisor.log")
     }
+    /// `resolv.conf` for commands on the node.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.directory().join("resolv.conf")
+    }
     /// What the supervisor was started with.
     pub fn settings(&self) -> PathBuf {
         self.directory().join("settings.json")

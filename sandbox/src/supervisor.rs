@@ -124,6 +124,7 @@ pub fn main(root: &Path, name: &str) -> anyhow::Result<()> {
     node.enter()?;
     settings.pid = Some(nix::unistd::getpid().as_raw());
     settings.write(&paths)?;
+    fs::write(paths.resolv_conf(), dns::resolv_conf("default", ranges.dns().v4.into()))?;
     let signer = Signer::create(&paths.system().join("token.pub"))?;
     let cluster = Cluster::new(
         paths.clone(),

@@ -15,7 +15,11 @@ use rustls::{
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
@@ -172,19 +176,24 @@ where
 /// `Health/Check` with prior knowledge of HTTP/2. The two messages are small enough to be written and read here.
 async fn grpc(action: &core::GRPCAction, target: &Target<'_>) -> Result<(), String> {
     let port = target.port(&IntOrString::Int(action.port))?;
+    health(
+        SocketAddr::new(target.address, port),
+        action.service.as_deref().unwrap_or_default(),
+    )
+    .await
+}
+
+async fn health(address: SocketAddr, service: &str) -> Result<(), String> {
     let shown = |e: hyper::Error| format!("gRPC: {e}");
-    let io = TokioIo::new(connect(target.host(None), port).await?);
+    let io = TokioIo::new(connect(address.ip().to_string(), address.port()).await?);
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
         .await
         .map_err(shown)?;
     let connection = tokio::spawn(connection);
-    let request = Request::post(format!(
-        "http://{}/grpc.health.v1.Health/Check",
-        target.address_and(port)
-    ))
-    .header(header::CONTENT_TYPE, "application/grpc")
-    .header(header::TE, "trailers")
-    .body(Full::new(health_request(action.service.as_deref().unwrap_or_default())));
+    let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::TE, "trailers")
+        .body(Full::new(health_request(service)));
     let request = request.map_err(|e| e.to_string())?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(shown)?;
@@ -200,12 +209,6 @@ async fn grpc(action: &core::GRPCAction, target: &Target<'_>) -> Result<(), Stri
         (_, Some(status), body) if status == "0" && is_serving(&body) => Ok(()),
         (_, Some(status), _) if status == "0" => Err("gRPC health: not SERVING".into()),
         (http, status, _) => Err(format!("gRPC health: HTTP {http}, grpc-status {status:?}")),
-    }
-}
-
-impl Target<'_> {
-    fn address_and(&self, port: u16) -> String {
-        std::net::SocketAddr::new(self.address, port).to_string()
     }
 }
 
@@ -289,5 +292,45 @@ mod tests {
         assert_eq!(&health_request("a.B")[..], [0, 0, 0, 0, 5, 0x0a, 3, b'a', b'.', b'B']);
         assert!(is_serving(&[0, 0, 0, 0, 2, 8, 1]));
         assert!(!is_serving(&[0, 0, 0, 0, 2, 8, 2]) && !is_serving(&[0, 0, 0, 0, 0]) && !is_serving(b""));
+    }
+
+    /// A server that gives this answer and these trailers to one call, and checks that it was asked about `service`.
+    async fn answered(service: &'static str, message: &'static [u8], status: &'static str) -> Result<(), String> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let handle = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| async move {
+                assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                assert_eq!(
+                    request.into_body().collect().await.unwrap().to_bytes(),
+                    health_request(service)
+                );
+                let trailers = http::HeaderMap::from_iter([(
+                    http::HeaderName::from_static("grpc-status"),
+                    status.parse().unwrap(),
+                )]);
+                let body = Full::new(Bytes::from_static(message)).with_trailers(std::future::ready(Some(Ok(trailers))));
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            });
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), handle)
+                .await
+        });
+        let result = health(address, service).await;
+        server.abort();
+        result
+    }
+
+    #[tokio::test]
+    async fn a_grpc_probe_passes_only_when_the_service_is_serving() {
+        assert_eq!(answered("shop.Cart", &[0, 0, 0, 0, 2, 8, 1], "0").await, Ok(()));
+        assert!(
+            answered("", &[0, 0, 0, 0, 2, 8, 2], "0")
+                .await
+                .unwrap_err()
+                .contains("not SERVING")
+        );
+        assert!(answered("", &[], "12").await.unwrap_err().contains("12"));
     }
 }

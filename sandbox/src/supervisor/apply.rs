@@ -166,17 +166,14 @@ impl Supervisor {
                     let (v4, v6) = ranges.services();
                     format!("spec.clusterIP {address} is not in this sandbox's ranges {v4} and {v6}; leave it out")
                 })?;
-                if old != Some(address) && !lock(&self.running).service_numbers.claim(number) {
+                if old != Some(address) && self.is_service_address(number) {
                     bail!("spec.clusterIP {address} is another Service's; leave it out");
                 }
                 number
             }
             None => match old.and_then(|a| ranges.service_number(a)) {
                 Some(number) => number,
-                None => lock(&self.running)
-                    .service_numbers
-                    .take()
-                    .context("no address is left for the Service")?,
+                None => self.free_service_number()?,
             },
         };
         let pair = ranges.service(number);
@@ -201,5 +198,35 @@ impl Supervisor {
         self.apply_one(key, object)?;
         self.cluster.changed.notify_one();
         Ok(())
+    }
+
+    /// Whether a Service, or the cluster's own DNS, has the address with this number.
+    fn is_service_address(&self, number: u16) -> bool {
+        let pair = self.cluster.ranges.service(number);
+        let ours = |o: &Object| {
+            let addresses = o["spec"]["clusterIPs"].as_array().cloned().unwrap_or_default();
+            addresses.iter().any(|a| {
+                pair.addresses()
+                    .iter()
+                    .any(|ours| a.as_str() == Some(&ours.to_string()))
+            })
+        };
+        pair == self.cluster.ranges.dns() || self.cluster.store().list(Kind::Service).any(|(_, o)| ours(o))
+    }
+
+    fn free_service_number(&self) -> anyhow::Result<u16> {
+        for _ in 0..u16::MAX {
+            let number = {
+                let numbers = &mut lock(&self.running).service_numbers;
+                let number = numbers.take().context("no address is left for the Service")?;
+                // The Services themselves say which numbers are taken; this one only goes round.
+                numbers.free(number);
+                number
+            };
+            if !self.is_service_address(number) {
+                return Ok(number);
+            }
+        }
+        bail!("no address is left for the Service; remove some")
     }
 }

@@ -196,3 +196,18 @@ fn a_pod_that_goes_has_its_hook_and_its_grace_and_then_no_more() {
     assert!((1.9..6.0).contains(&took), "its grace is 2 s: {took}");
     assert_eq!(fs::read_to_string(&journal).unwrap(), "hook\nterm\n");
 }
+
+#[test]
+fn a_mapped_image_brings_its_directory_environment_and_files() {
+    let sandbox = Sandbox::new();
+    sandbox.write("health.sh", "#!/bin/sh\necho healthy\n");
+    let images = "app:1:\n  command: [sh, -c, 'pwd; echo $MODE $0 $1; sh /bin/health; exec sleep infinity', default]\n  args: [unused]\n  \
+                  workingDir: .\n  env: {MODE: mapped}\n  files: {/bin/health: ./health.sh}\n";
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: [{name: c, image: app:1, args: [given]}]\n";
+    let output = sandbox.start(manifest, images, &["--no-mesh"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let log = sandbox.until_log("a", "healthy");
+    assert!(log.ends_with("mapped default given\nhealthy\n"), "{log}");
+    let directory = sandbox.file("health.sh").parent().unwrap().display().to_string();
+    assert_eq!(log.lines().next(), Some(directory.as_str()));
+}

@@ -19,6 +19,7 @@ fn a_service_is_reached_by_name_and_cluster_ip_in_both_families_and_spreads() {
         "client",
         &format!("curl -sS --max-time 5 http://{v4}/ && curl -sS --max-time 5 'http://[{v6}]/'"),
     );
+    sandbox.run(&["exec", "node", "--", "curl", "-sS", "--max-time", "5", "http://web/"]);
     // From the node, too, and a pod reaches itself through its own Service.
     sandbox.run(&[
         "exec",

@@ -20,7 +20,7 @@ use crate::{
     io::{Io, Tunnel},
     record::{Protocol, Record},
     relay::{
-        http::{Broken, Half, stream::Sender},
+        http::{Broken, Cause, Half, stream::Sender},
         upgrade,
     },
 };
@@ -148,12 +148,16 @@ async fn go_on(
                     && attempt < limits::ATTEMPTS =>
             {
                 record.retried(&fault);
+                if fault.reason == Reason::StreamRefused {
+                    lease.failed();
+                }
                 // A connection that had ended says nothing about its endpoint.
                 if !matches!(fault.reason, Reason::HopGone | Reason::ServerGone) {
                     tried.push(lease.address);
                 }
                 before = Some(fault);
             }
+            Ok(End::Tunnel(io, _)) => return Ok(End::Tunnel(io, Some(lease))),
             ended => return ended,
         }
     }
@@ -194,7 +198,7 @@ async fn try_one(
                 Talked::Tunnel(send, receive, ahead) => {
                     let mut io = Io::tunnel(Tunnel::new(send, receive, Some(Box::new(hop.place))));
                     io.unread(ahead);
-                    Ok(End::Tunnel(io))
+                    Ok(End::Tunnel(io, None))
                 }
             }
         }
@@ -238,7 +242,7 @@ impl Talk<'_> {
                 }
                 Ok(client.end())
             }
-            Ok(Said::Switched) => Ok(End::Tunnel(way.conn.into_io())),
+            Ok(Said::Switched) => Ok(End::Tunnel(way.conn.into_io(), None)),
             Err(fault) => Err(fault),
         }
     }
@@ -344,7 +348,9 @@ impl Talk<'_> {
                     .up
                     .poll(cx, &mut client.half, &mut server.half, Some(&mut client.kept))
                 {
-                    Poll::Ready(Err(Broken::Source(cause))) => return Poll::Ready(Err(client::broken(cause))),
+                    Poll::Ready(Err(Broken::Source(cause) | Broken::Sink(cause @ Cause::Length))) => {
+                        return Poll::Ready(Err(client::broken(cause)));
+                    }
                     // What it has to say about that is still to be read.
                     Poll::Ready(Err(Broken::Sink(_))) => client.up.give_up(),
                     Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -392,17 +398,24 @@ fn poll_bodies(
     server: &mut Server<'_>,
     has_request_body: bool,
 ) -> Poll<Result<(), Fault>> {
-    let is_sending = has_request_body && !client.up.is_done() && !client.expects();
+    // A client that waited for 100 and gets its answer instead may still send its body (RFC 9110 10.1.1), and the answer may depend on
+    // it: a server that echoes begins its answer before it asks.
+    let is_sending = has_request_body && !client.up.is_done();
     if is_sending {
         match client.up.poll(cx, &mut client.half, &mut server.half, None) {
-            Poll::Ready(Err(Broken::Source(cause))) => return Poll::Ready(Err(client::broken(cause))),
+            Poll::Ready(Err(Broken::Source(cause) | Broken::Sink(cause @ Cause::Length))) => {
+                return Poll::Ready(Err(client::broken(cause)));
+            }
             Poll::Ready(Err(Broken::Sink(_))) => client.up.give_up(),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
     }
     match client.down.poll(cx, &mut server.half, &mut client.half, None) {
         Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-        Poll::Ready(Err(Broken::Source(cause))) => return Poll::Ready(Err(server::cut(cause))),
+        // A body that does not fit its head is the server's mistake, whoever finds it.
+        Poll::Ready(Err(Broken::Source(cause) | Broken::Sink(cause @ Cause::Length))) => {
+            return Poll::Ready(Err(server::cut(cause)));
+        }
         Poll::Ready(Err(Broken::Sink(cause))) => return Poll::Ready(Err(client::broken(cause))),
         Poll::Pending => {}
     }

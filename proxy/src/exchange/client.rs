@@ -2,6 +2,7 @@
 
 use super::head::{self, Response, ToClient, Wants};
 use crate::{
+    endpoint::Lease,
     fault::{Blame, Fault, Reason},
     h1::Conn,
     io::{Io, Tunnel},
@@ -27,8 +28,8 @@ pub enum End {
     Close,
     /// It is broken off, so that nothing looks complete that is not.
     Reset,
-    /// It is a tunnel to this server from now on.
-    Tunnel(Io),
+    /// It is a tunnel to this server from now on, which takes a place at its endpoint for as long.
+    Tunnel(Io, Option<Lease>),
 }
 
 /// The client of one exchange.

@@ -41,10 +41,10 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
             (End::Keep, _) => {}
             (End::Close, _) => return Box::pin(conn.linger()).await,
             (End::Reset, _) => return conn.reset(),
-            (End::Tunnel(server), Some(record)) => {
-                return Box::pin(upgrade::carry(conn.into_io(), server, *record)).await;
+            (End::Tunnel(server, lease), Some(record)) => {
+                return Box::pin(upgrade::carry(conn.into_io(), server, *record, lease)).await;
             }
-            (End::Tunnel(server), None) => {
+            (End::Tunnel(server, _), None) => {
                 server.reset();
                 return conn.reset();
             }
@@ -60,7 +60,7 @@ async fn one(conn: &mut Conn, head: RequestHead, connection: &Arc<Connection>) -
     let wants = request.wants();
     let mut record = record(&request, &wants, connection);
     let end = run(&mut client, &mut request, &wants, connection, &mut record).await;
-    if matches!(end, End::Tunnel(_)) {
+    if matches!(end, End::Tunnel(..)) {
         return (end, Some(Box::new(record)));
     }
     record.close();

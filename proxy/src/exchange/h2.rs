@@ -160,8 +160,8 @@ async fn stream(request: http::Request<RecvStream>, mut respond: SendResponse<By
     let mut record = record(&request, &wants, &connection);
     let mut client = Client::h2(body, respond, expected, mesh, request.is_grpc());
     match run(&mut client, &mut request, &wants, &connection, &mut record).await {
-        End::Tunnel(server) => match client.into_tunnel() {
-            Some(io) => Box::pin(upgrade::carry(io, server, record)).await,
+        End::Tunnel(server, lease) => match client.into_tunnel() {
+            Some(io) => Box::pin(upgrade::carry(io, server, record, lease)).await,
             None => server.reset(),
         },
         _ => record.close(),

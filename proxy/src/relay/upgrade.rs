@@ -7,6 +7,7 @@
 pub mod handshake;
 
 use crate::{
+    endpoint::Lease,
     exchange::head::{Changes, Request, Wants},
     fault::{Blame, Fault, Reason},
     io::Io,
@@ -91,8 +92,9 @@ pub fn is_open(head: &ResponseHead, wants: &Wants, key: Option<&str>) -> Result<
     }
 }
 
-/// Carries the tunnel's bytes until both sides have ended, and closes its record.
-pub async fn carry(client: Io, server: Io, mut record: Record) {
+/// Carries the tunnel's bytes until both sides have ended, and closes its record. The lease is a place at the server's
+/// endpoint, which the tunnel takes for as long.
+pub async fn carry(client: Io, server: Io, mut record: Record, _lease: Option<Lease>) {
     record.tunnel_opened();
     let ended = bytes::bytes(client, server, Clocks::default(), |side, count| match side {
         Side::Client => record.received(count),

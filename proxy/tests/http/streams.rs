@@ -368,6 +368,42 @@ async fn t21_what_would_be_another_request_in_http_1_is_reset() {
 }
 
 #[tokio::test]
+async fn t21_a_body_of_another_length_than_said_is_reset_and_never_complete() {
+    for (length, sent) in [("3", &b"12345"[..]), ("10", b"12345")] {
+        let mut world = World::new();
+        let seen = Seen::default();
+        let saw = seen.clone();
+        let address = h2c(move |request, _respond| {
+            let saw = saw.clone();
+            async move {
+                let mut body = request.into_body();
+                while let Some(part) = body.data().await {
+                    if part.is_err() {
+                        return saw.add("reset");
+                    }
+                }
+                saw.add("complete");
+            }
+        })
+        .await;
+        let mut send = world.h2(Way::Mesh, &[address]).await;
+        let request = Request::post("http://cart.shop:80/")
+            .header("content-length", length)
+            .body(())
+            .unwrap();
+        let (answer, mut up) = send.send_request(request, false).unwrap();
+        up.send_data(Bytes::from_static(sent), true).unwrap();
+        let error = timeout(SOON, answer).await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::PROTOCOL_ERROR), "{length}");
+        assert!(
+            !seen.all().contains(&"complete".to_owned()),
+            "{length} {:?}",
+            seen.all()
+        );
+    }
+}
+
+#[tokio::test]
 async fn t22_authority_and_host_must_agree() {
     let mut world = World::new();
     let seen = Seen::default();

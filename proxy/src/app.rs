@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use weft_proto::limits;
 use weft_service::{
     drain::Signal,
@@ -40,6 +40,10 @@ pub struct Shared {
     pub waiting_places: AtomicUsize,
     /// A place for each dial on behalf of a silent client.
     pub silent_places: Arc<Semaphore>,
+    /// Rung when `weft-init` has proven the redirects, which it has just set. Connections that the proxy made before them
+    /// are not known to the connection tracking: what comes in on one of them would be taken for a new connection to the
+    /// pod, redirected and lost.
+    pub redirects_set: Notify,
     /// Whether the listeners are bound.
     pub listening: AtomicBool,
 }
@@ -58,6 +62,7 @@ impl Shared {
             places: Arc::new(Semaphore::new(limits::CONNECTIONS)),
             waiting_places: AtomicUsize::new(0),
             silent_places: Arc::new(Semaphore::new(limits::SILENT_DIALS)),
+            redirects_set: Notify::new(),
             listening: AtomicBool::new(false),
             config,
         })

@@ -100,6 +100,7 @@ async fn begin(stream: TcpStream, client: SocketAddr, role: Arc<Role>, shared: A
     };
     if role.answers_check && is_check(original) {
         answer_check(stream).await;
+        shared.redirects_set.notify_one();
         return None;
     }
     let facts = Facts::new(role.direction, client, original, None, false);
@@ -239,7 +240,13 @@ async fn broken_silence(io: &mut Io, connection: &Arc<Connection>) -> Result<sil
     } else {
         |seen| matches!(seen, Seen::Http1 | Seen::Http2)
     };
-    silence::watch(io, opening, for_weft).await
+    let patience = match (&opening, allowed) {
+        (Some(_), _) => limits::TUNNEL_IDLE,
+        (None, true) => limits::CLIENT_IDLE,
+        // Only another weft may still come, and that says who it is at once.
+        (None, false) => limits::HANDSHAKE_TIME,
+    };
+    silence::watch(io, opening, for_weft, patience).await
 }
 
 /// The connection of another weft: its TLS is ended, and HTTP/2 spoken within.

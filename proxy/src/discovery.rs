@@ -41,7 +41,7 @@ pub async fn run(shared: Arc<Shared>, mut asks: mpsc::UnboundedReceiver<Ask>) {
         let ended = follow(&shared, &mut asks, &mut back_off, &mut told).await;
         metrics::discovery_connected(false);
         match ended {
-            // New credentials: the old stream has done its work.
+            // New credentials, or new redirects: the old stream has done its work.
             Ok(()) => continue,
             Err(error) if !std::mem::replace(&mut told, true) => {
                 let address = &shared.config.discovery_address;
@@ -97,6 +97,7 @@ async fn follow(
                 }
             }
             _ = credentials_changes.changed() => return Ok(()),
+            () = shared.redirects_set.notified() => return Ok(()),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -59,17 +60,13 @@ struct Silence<'a> {
 }
 
 /// Watches both sides. `opening` opens the opaque hop; without one (too many are open for silent clients) only the client
-/// is waited for. `for_weft` says which words of the client are not simply passed on.
+/// is waited for. `for_weft` says which words of the client are not simply passed on. After `patience` the waiting ends.
 pub async fn watch<'a>(
     client: &'a mut Io,
     opening: Option<Opening<'a>>,
     for_weft: fn(&Seen) -> bool,
+    patience: Duration,
 ) -> Result<Broken, Fault> {
-    let patience = if opening.is_some() {
-        limits::TUNNEL_IDLE
-    } else {
-        limits::CLIENT_IDLE
-    };
     let (said, held) = (BytesMut::new(), BytesMut::new());
     let patience = Box::pin(sleep(patience));
     let mut silence = Silence {

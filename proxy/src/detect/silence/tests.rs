@@ -4,7 +4,7 @@ use crate::{
     hop::Transport,
     tables::Destination,
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::oneshot,
@@ -46,7 +46,7 @@ fn watched(dial: Duration) -> Watched {
             sleep(dial).await;
             Ok(opened(far))
         });
-        let broken = watch(&mut near, Some(opening), http).await;
+        let broken = watch(&mut near, Some(opening), http, limits::TUNNEL_IDLE).await;
         (broken, near)
     });
     Watched { client, server, task }
@@ -196,7 +196,10 @@ async fn a_failed_dial_and_a_reset_are_told_at_once() {
     let (_client, mut near) = Io::pair(64);
     let opening: Opening<'_> = Box::pin(async { Err(Fault::new(Reason::ConnectRefused)) });
     assert_eq!(
-        watch(&mut near, Some(opening), http).await.unwrap_err().reason,
+        watch(&mut near, Some(opening), http, limits::TUNNEL_IDLE)
+            .await
+            .unwrap_err()
+            .reason,
         Reason::ConnectRefused
     );
 
@@ -227,13 +230,16 @@ async fn without_a_dial_the_client_is_waited_for_all_the_same() {
         let _ = finished.await;
     });
     assert!(matches!(
-        watch(&mut near, None, http).await.unwrap(),
+        watch(&mut near, None, http, limits::CLIENT_IDLE).await.unwrap(),
         Broken::ByClient(Seen::Opaque)
     ));
     let _ = done.send(());
     let (_client, mut near) = Io::pair(64);
     assert_eq!(
-        watch(&mut near, None, http).await.unwrap_err().reason,
+        watch(&mut near, None, http, limits::CLIENT_IDLE)
+            .await
+            .unwrap_err()
+            .reason,
         Reason::DetectTimeout
     );
 }

@@ -125,8 +125,8 @@ async fn answer_check(mut stream: TcpStream) {
 struct Known {
     io: Io,
     seen: Seen,
-    /// Open already, on behalf of a client that was silent.
-    hop: Option<Box<Opened>>,
+    /// Open already, on behalf of a client that was silent, with the number of its bytes that went over it.
+    hop: Option<(Box<Opened>, usize)>,
     began: Instant,
     connection: Arc<Connection>,
 }
@@ -172,6 +172,7 @@ async fn look(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared
             hop,
             seen,
             server_spoke,
+            passed,
         }) => {
             if server_spoke {
                 connection.followed.spoke_first();
@@ -179,7 +180,7 @@ async fn look(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared
             return Some(Known {
                 io,
                 seen,
-                hop: Some(hop),
+                hop: Some((hop, passed)),
                 began,
                 connection,
             });
@@ -306,9 +307,12 @@ fn pass(known: Known) -> Option<(Serving, Option<Box<Record>>)> {
 }
 
 /// Bytes that nobody looks at.
-async fn as_bytes(io: Io, hop: Option<Box<Opened>>, mut record: Box<Record>, connection: Arc<Connection>) {
+async fn as_bytes(io: Io, hop: Option<(Box<Opened>, usize)>, mut record: Box<Record>, connection: Arc<Connection>) {
     let opened = match hop {
-        Some(hop) => *hop,
+        Some((hop, passed)) => {
+            record.received(passed as u64);
+            *hop
+        }
         None => match Box::pin(hop::open_any(&connection)).await {
             Ok(opened) => opened,
             Err(fault) => {

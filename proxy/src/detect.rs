@@ -9,10 +9,14 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::Instant,
+};
 use weft_proto::{limits, names};
 use weft_wire::{
     hello::{self, Hello},
@@ -70,15 +74,6 @@ pub(crate) fn verdict(bytes: &[u8]) -> Option<Seen> {
     }
 }
 
-/// What it means that no more bytes came in time, or at all.
-pub(crate) fn verdict_without_more(bytes: &[u8]) -> Result<Seen, Fault> {
-    match sniff::client(bytes) {
-        // Half a ClientHello is nothing that could be passed on: it may have been meant for weft.
-        sniff::Client::Tls => Err(Fault::new(Reason::DetectTimeout)),
-        _ => Ok(Seen::Opaque),
-    }
-}
-
 /// Reads once into `bytes`; the memory for it is on the stack, so that who waits holds none.
 pub(crate) fn poll_more(io: &mut Io, bytes: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut memory = [std::mem::MaybeUninit::uninit(); 4096];
@@ -88,8 +83,9 @@ pub(crate) fn poll_more(io: &mut Io, bytes: &mut BytesMut, cx: &mut Context<'_>)
     Poll::Ready(Ok(read.filled().len()))
 }
 
-/// Waits for a client's first byte no longer than [`limits::SILENCE`], then for certainty. `None`: the client is silent.
-pub async fn first_bytes(io: &mut Io, silence: std::time::Duration) -> Result<Option<Seen>, Fault> {
+/// Waits for a client's first byte no longer than `silence`, then for certainty. `None`: the client is silent, or has said
+/// what may still become anything (one letter, say) and waits: `silence.rs` goes on from there.
+pub async fn first_bytes(io: &mut Io, silence: Duration) -> Result<Option<Seen>, Fault> {
     let mut bytes = BytesMut::new();
     let first = poll_fn(|cx| poll_more(io, &mut bytes, cx));
     match tokio::time::timeout(silence, first).await {
@@ -99,31 +95,31 @@ pub async fn first_bytes(io: &mut Io, silence: std::time::Duration) -> Result<Op
         Ok(Ok(0)) => return Ok(Some(Seen::Opaque)),
         Ok(Ok(_)) => {}
     }
-    let seen = certain(io, &mut bytes).await;
+    let seen = certain(io, &mut bytes, silence).await;
     io.unread(bytes.freeze());
-    seen.map(Some)
+    seen
 }
 
 /// Reads on until it is certain what the client speaks, for a bounded time and number of bytes.
-async fn certain(io: &mut Io, bytes: &mut BytesMut) -> Result<Seen, Fault> {
-    let all = async {
-        loop {
-            if let Some(seen) = verdict(bytes) {
-                return Ok(seen);
-            }
-            if bytes.len() > limits::CLIENT_HELLO + 5 {
-                return Err(Fault::new(Reason::BadHello));
-            }
-            match poll_fn(|cx| poll_more(io, bytes, cx)).await {
-                Ok(0) => return Ok(Seen::Opaque),
-                Ok(_) => {}
-                Err(error) => return Err(Fault::because(Reason::DetectClosed, error)),
-            }
+async fn certain(io: &mut Io, bytes: &mut BytesMut, silence: Duration) -> Result<Option<Seen>, Fault> {
+    let began = Instant::now();
+    loop {
+        if let Some(seen) = verdict(bytes) {
+            return Ok(Some(seen));
         }
-    };
-    match tokio::time::timeout(limits::HANDSHAKE_TIME, all).await {
-        Ok(seen) => seen,
-        Err(_) => verdict_without_more(bytes),
+        if bytes.len() > limits::CLIENT_HELLO + 5 {
+            return Err(Fault::new(Reason::BadHello));
+        }
+        let is_tls = sniff::client(bytes) == sniff::Client::Tls;
+        let time = if is_tls { limits::HANDSHAKE_TIME } else { silence };
+        match tokio::time::timeout_at(began + time, poll_fn(|cx| poll_more(io, bytes, cx))).await {
+            Ok(Ok(0)) => return Ok(Some(Seen::Opaque)),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(Fault::because(Reason::DetectClosed, error)),
+            // Half a ClientHello is nothing that could be passed on: it may have been meant for weft.
+            Err(_) if is_tls => return Err(Fault::new(Reason::DetectTimeout)),
+            Err(_) => return Ok(None),
+        }
     }
 }
 
@@ -139,7 +135,8 @@ mod tests {
         let writer = tokio::spawn(async move {
             for byte in text {
                 client.write_u8(*byte).await.unwrap();
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                // Less than the silence in all: what comes slower is `silence.rs`' matter.
+                tokio::time::sleep(limits::SILENCE / 50).await;
             }
         });
         assert_eq!(first_bytes(&mut io, limits::SILENCE).await.unwrap(), Some(Seen::Http1));
@@ -166,10 +163,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_word_that_could_have_become_http_is_opaque_in_the_end() {
+    async fn a_word_that_may_still_become_http_is_no_verdict_and_is_kept() {
         let (mut client, mut io) = Io::pair(1024);
         client.write_all(b"HE").await.unwrap();
-        assert_eq!(first_bytes(&mut io, limits::SILENCE).await.unwrap(), Some(Seen::Opaque));
+        assert_eq!(first_bytes(&mut io, limits::SILENCE).await.unwrap(), None);
         assert_eq!(io.read_u16().await.unwrap(), u16::from_be_bytes(*b"HE"));
     }
 }

@@ -3,21 +3,28 @@
 //! The opaque hop is opened, and both sides are watched. Servers of known protocols speak first too: h2c servers send
 //! SETTINGS at once, HTTP/1 servers a 408 to a silent client, so such words prove nothing and are held while the client is
 //! still waited for. Any other first byte of the server makes the connection opaque, over the hop that is open already.
-//! Time never decides.
+//!
+//! A client that has said what may still become anything (the first letters of a method, or a whole message of a protocol
+//! of its own) and now waits is served alike: its words go to the server over that hop at once. When the server answers,
+//! the connection is opaque; when the client goes on and turns out to speak HTTP, the hop is dropped, and a server that
+//! saw part of a request line and an end has processed nothing. Time never decides.
 
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::BytesMut;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::AsyncWrite,
+    time::{Sleep, sleep},
+};
 use weft_proto::limits;
 use weft_wire::sniff;
 
-use super::{Seen, poll_more, verdict, verdict_without_more};
+use super::{Seen, poll_more, verdict};
 use crate::{
     fault::{Fault, Reason},
     hop::Opened,
@@ -35,8 +42,10 @@ pub enum Broken {
         hop: Box<Opened>,
         /// What the client said, if it did.
         seen: Seen,
-        /// The server spoke first, in no protocol that is known.
+        /// The server spoke before its client's protocol was certain, in no protocol that is known.
         server_spoke: bool,
+        /// Bytes of the client that went over the hop already.
+        passed: usize,
     },
 }
 
@@ -46,7 +55,9 @@ struct Silence<'a> {
     client: &'a mut Io,
     /// What the client has said, while that is not certain.
     said: BytesMut,
-    /// From the client's first byte.
+    /// How much of that went over the hop.
+    passed: usize,
+    /// From the first byte of a ClientHello: half of one is never passed on.
     certain_by: Option<Pin<Box<Sleep>>>,
     opening: Option<Opening<'a>>,
     hop: Option<Box<Opened>>,
@@ -72,6 +83,7 @@ pub async fn watch<'a>(
     let mut silence = Silence {
         client,
         said,
+        passed: 0,
         certain_by: None,
         opening,
         hop: None,
@@ -81,7 +93,10 @@ pub async fn watch<'a>(
         patience,
     };
     let broken = poll_fn(|cx| silence.poll(cx)).await;
-    let Silence { client, said, .. } = silence;
+    let Silence { client, mut said, .. } = silence;
+    if let Ok(Broken::Opaque { passed, .. }) = &broken {
+        said.advance(*passed);
+    }
     client.unread(said.freeze());
     broken
 }
@@ -115,6 +130,9 @@ impl Silence<'_> {
             if let Some(seen) = self.decided.take() {
                 return Poll::Ready(Ok(self.opaque(seen, false)));
             }
+            if let Poll::Ready(Err(fault)) = self.poll_pass(cx) {
+                return Poll::Ready(Err(fault));
+            }
             if let Poll::Ready(server) = self.poll_server(cx) {
                 return Poll::Ready(server.map(|server_spoke| self.opaque(Seen::Opaque, server_spoke)));
             }
@@ -132,7 +150,22 @@ impl Silence<'_> {
             hop,
             seen,
             server_spoke,
+            passed: self.passed,
         }
+    }
+
+    /// Passes on what the client has said, while nobody knows what it is.
+    fn poll_pass(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        if self.certain_by.is_some() {
+            return Poll::Pending;
+        }
+        let hop = self.hop.as_mut().expect("asked only when it is there");
+        let broken = |error| Fault::because(Reason::ServerReset, error);
+        while self.passed < self.said.len() {
+            let io = Pin::new(&mut hop.io);
+            self.passed += ready!(io.poll_write(cx, &self.said[self.passed..])).map_err(broken)?;
+        }
+        Pin::new(&mut hop.io).poll_flush(cx).map_err(broken)
     }
 
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<Seen, Fault>> {
@@ -149,11 +182,13 @@ impl Silence<'_> {
             if self.said.len() > limits::CLIENT_HELLO + 5 {
                 return Poll::Ready(Err(Fault::new(Reason::BadHello)));
             }
-            self.certain_by
-                .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limits::HANDSHAKE_TIME)));
+            if sniff::client(&self.said) == sniff::Client::Tls {
+                self.certain_by
+                    .get_or_insert_with(|| Box::pin(sleep(limits::HANDSHAKE_TIME)));
+            }
         }
         match &mut self.certain_by {
-            Some(timer) => timer.as_mut().poll(cx).map(|()| verdict_without_more(&self.said)),
+            Some(timer) => timer.as_mut().poll(cx).map(|()| Err(Fault::new(Reason::DetectTimeout))),
             None => Poll::Pending,
         }
     }

@@ -9,7 +9,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::oneshot,
     task::JoinHandle,
-    time::advance,
+    time::{Instant, advance},
 };
 
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -241,5 +241,57 @@ async fn without_a_dial_the_client_is_waited_for_all_the_same() {
             .unwrap_err()
             .reason,
         Reason::DetectTimeout
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_letter_that_may_become_anything_goes_to_the_server_whose_answer_decides() {
+    let Watched {
+        mut client,
+        mut server,
+        task,
+    } = watched(SOON);
+    client.write_all(b"S").await.unwrap();
+    let mut read = [0; 1];
+    server.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"S");
+    server.write_all(b"ZZZZ").await.unwrap();
+    let (broken, mut client_side) = task.await.unwrap();
+    let Broken::Opaque {
+        server_spoke: true,
+        passed: 1,
+        ..
+    } = broken.unwrap()
+    else {
+        panic!()
+    };
+    // Passed once, and not again.
+    client.write_all(b"+").await.unwrap();
+    client_side.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"+");
+}
+
+#[tokio::test(start_paused = true)]
+async fn t57_a_request_typed_letter_by_letter_is_still_http() {
+    let Watched {
+        mut client,
+        mut server,
+        task,
+    } = watched(SOON);
+    for byte in b"GET / HTTP/1.1\r\n" {
+        client.write_all(&[*byte]).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let (broken, mut client_side) = task.await.unwrap();
+    assert!(matches!(broken.unwrap(), Broken::ByClient(Seen::Http1)));
+    let mut read = [0; 16];
+    client_side.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"GET / HTTP/1.1\r\n");
+    // What the server saw of it is no request, and ends.
+    let mut seen = Vec::new();
+    server.read_to_end(&mut seen).await.unwrap();
+    assert!(
+        b"GET / HTTP/1.1\r\n".starts_with(&seen[..]) && seen.len() < 16,
+        "{seen:?}"
     );
 }

@@ -21,6 +21,14 @@ use std::{
 const OLD: &str = "/.weft-old-root";
 /// Trees that are shared with the machine as they are; `/proc` is the container's own.
 const SHARED: [&str; 2] = ["/dev", "/sys"];
+/// Trees that belong to somebody else's containers, or to the machine's namespaces.
+const OTHERS: [&str; 5] = [
+    "/run/netns",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/kubelet",
+];
 /// Kinds of file systems that make no sense in a container.
 const LEFT_OUT: [&str; 8] = [
     "nsfs",
@@ -148,7 +156,8 @@ fn submounts(table: &str) -> BTreeSet<PathBuf> {
         let point = PathBuf::from(point.replace("\\040", " "));
         let shared = SHARED
             .iter()
-            .chain(&["/proc", "/run/netns"])
+            .chain(&OTHERS)
+            .chain(&["/proc"])
             .any(|tree| point.starts_with(tree));
         if point != Path::new("/") && !shared && !LEFT_OUT.contains(&kind) {
             found.insert(point);

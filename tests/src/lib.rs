@@ -103,7 +103,8 @@ impl Mesh {
             .ok()
             .context("the Python clients are not set up: run `scripts/setup test` (`make test` does)")?;
         let mesh = Self {
-            name: name.to_owned(),
+            // Two runs on one machine do not meet.
+            name: format!("{name}-{}", std::process::id()),
             weft: binaries.join("weft"),
             directory,
             python: python.trim().into(),
@@ -113,7 +114,7 @@ impl Mesh {
             "up",
             &mesh.directory.path().to_string_lossy(),
             "--name",
-            name,
+            &mesh.name,
         ])?;
         ensure!(up.success, "the sandbox did not come up\n{}\n{}", up.stdout, up.stderr);
         Ok(mesh)

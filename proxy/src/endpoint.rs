@@ -54,7 +54,11 @@ impl Lease {
     /// Takes a place at an endpoint.
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.load.begin();
-        Self { endpoint, since: Instant::now(), answered: AtomicBool::new(false) }
+        Self {
+            endpoint,
+            since: Instant::now(),
+            answered: AtomicBool::new(false),
+        }
     }
 
     /// The endpoint has answered: what it took counts for the next choice.

@@ -39,7 +39,12 @@ pub(crate) fn objects() -> String {
             50051,
         );
         // For the test of the balance alone: calls that are slow on purpose would count against an endpoint.
-        text += &tool("balanced", if place == "mesh" { 3 } else { 0 }, "grpc, --listen, '50051'", 50051);
+        text += &tool(
+            "balanced",
+            if place == "mesh" { 3 } else { 0 },
+            "grpc, --listen, '50051'",
+            50051,
+        );
         text += &tool("websocket", 1, "websocket, --listen, '8090'", 8090);
         text += &tool("web", 1, "http, --listen, '8080', --version, v1", 8080);
         text += &tool("upgrade", 1, "upgrade, --listen, '8070'", 8070);

@@ -124,7 +124,7 @@ async fn stream(request: http::Request<RecvStream>, mut respond: SendResponse<By
     let has_protocol = request.extensions().get::<h2::ext::Protocol>().is_some();
     let is_connect = request.method() == http::Method::CONNECT;
     if is_connect && !has_protocol && mesh {
-        return connection::tunnel(request, respond, connection).await;
+        return Box::pin(connection::tunnel(request, respond, connection)).await;
     }
     let (parts, body) = request.into_parts();
     let expected = match check(&parts, is_connect, has_protocol) {

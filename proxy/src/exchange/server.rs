@@ -7,6 +7,7 @@ use crate::{
     fault::{Fault, Reason},
     h1::{Conn, pool},
     hop::{self, Transport},
+    metrics,
     record::Hop,
     relay::{
         http::{
@@ -102,7 +103,9 @@ async fn plain(endpoint: &Endpoint) -> Result<H1Way, Fault> {
             reused: true,
         });
     }
-    let io = hop::dial(endpoint).await?;
+    let dialled = hop::dial(endpoint).await;
+    metrics::hop_connection(Hop::Plain, dialled.as_ref().err().map(|fault| fault.reason));
+    let io = dialled?;
     Ok(H1Way {
         conn: Box::new(Conn::new(io)),
         key: Some(key),

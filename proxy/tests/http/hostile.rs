@@ -197,6 +197,35 @@ async fn t58_a_slow_head_is_408_and_a_silent_client_is_let_go() {
 }
 
 #[tokio::test]
+async fn t58_a_body_that_stops_is_408() {
+    let mut world = World::new();
+    let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let address = app(move |_, mut peer| {
+        let told = told.clone();
+        async move {
+            peer.head().await;
+            peer.expect("half").await;
+            told.send(()).unwrap();
+            peer.rest_paused().await;
+        }
+    })
+    .await;
+    let mut client = world.h1(Way::Plain, address).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhalf")
+        .await;
+    asked.recv().await.unwrap();
+    tokio::time::pause();
+    let started = tokio::time::Instant::now();
+    let (text, _) = client.rest_paused().await;
+    assert!(
+        text.starts_with("HTTP/1.1 408 ") && text.contains("request_body_idle"),
+        "{text}"
+    );
+    assert!(started.elapsed() >= limits::BODY_IDLE, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn what_a_client_sends_ahead_is_bounded() {
     let mut world = World::new();
     let (go, wait) = tokio::sync::watch::channel(false);

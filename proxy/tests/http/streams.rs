@@ -461,6 +461,54 @@ async fn a_drain_says_goaway_and_lets_calls_finish() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_goaway_again_and_again_loses_no_call() {
+    for way in [Way::Plain, Way::Mesh] {
+        let mut world = World::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut h2 = h2::server::handshake(stream).await.unwrap();
+                    for number in 0.. {
+                        if number == 3 {
+                            h2.graceful_shutdown();
+                        }
+                        let Some(Ok((request, respond))) = h2.accept().await else {
+                            return;
+                        };
+                        tokio::spawn(echo(request, respond));
+                    }
+                });
+            }
+        });
+        let send = world.h2(way, &[address]).await;
+        for _ in 0..10 {
+            let mut calls = Vec::new();
+            for _ in 0..10 {
+                let mut send = send.clone().ready().await.unwrap();
+                calls.push(tokio::spawn(async move {
+                    let (answer, mut up) = send.send_request(call("/pkg.Cart/Get"), false).unwrap();
+                    up.send_data(Bytes::from_static(b"\0\0\0\0\x02hi"), true).unwrap();
+                    let mut body = answer.await.unwrap().into_body();
+                    while let Some(part) = body.data().await {
+                        part.unwrap();
+                    }
+                    assert_eq!(
+                        body.trailers().await.unwrap().expect("a failed call")["grpc-status"],
+                        "0",
+                        "{way:?}"
+                    );
+                }));
+            }
+            for call in calls {
+                timeout(SOON, call).await.unwrap().unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_before_the_request_is_complete_is_complete() {
     for way in WAYS {
         let mut world = World::new();

@@ -18,7 +18,7 @@ use crate::{
     h1::pool,
     hop::{self, Transport},
     io::{Io, Tunnel},
-    record::{Protocol, Record},
+    record::{Hop, Protocol, Record},
     relay::{
         http::{Broken, Cause, Half, stream::Sender},
         upgrade,
@@ -175,7 +175,8 @@ async fn try_one(
     record: &mut Record,
 ) -> Result<End, Fault> {
     let transport = hop::transport(lease, connection);
-    record.endpoint(lease.address, lease.identity_label.as_ref(), transport.label());
+    let expected = if transport == Transport::Plain && !request.is_h1() { Hop::H2c } else { transport.label() };
+    record.endpoint(lease.address, lease.identity_label.as_ref(), expected);
     let (way, label) = server::open(lease, transport, request, wants, connection).await?;
     record.hop(label);
     let mut talk = Talk {

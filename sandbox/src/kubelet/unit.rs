@@ -157,7 +157,7 @@ pub async fn keep(pod: &Pod, unit: &Unit) {
                 if begun.elapsed() >= STABLE {
                     back_off = FIRST_BACK_OFF;
                 }
-                let message = format!("started again in {back_off:?}; {}", end.message);
+                let message = how_it_ended(&end, back_off);
                 unit.set(|state| {
                     state.stage = Stage::Waiting("CrashLoopBackOff".into(), message);
                     state.last = Some(end);
@@ -419,6 +419,16 @@ pub async fn pre_stop(pod: &Pod, unit: &Unit, deadline: Instant) {
     }
 }
 
+/// What is said of a container that waits to be started again. The exit code stands there too: a program that ends well and
+/// should not have ended says nothing else.
+fn how_it_ended(end: &Ended, pause: Duration) -> String {
+    let said = match end.message.as_str() {
+        "" => String::new(),
+        message => format!(": {message}"),
+    };
+    format!("ended with exit code {}{said}; started again in {pause:?}", end.code)
+}
+
 /// The last line of a log that says something, short enough for a table.
 fn last_line(log: &Path) -> String {
     let tail = || -> std::io::Result<Vec<u8>> {
@@ -437,4 +447,22 @@ fn last_line(log: &Path) -> String {
         .chars()
         .take(300)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_ends_again_and_again_says_how_it_ended() {
+        let said = |code, message: &str| {
+            let end = ended(code, "", message.into(), String::new());
+            how_it_ended(&end, Duration::from_secs(4))
+        };
+        assert_eq!(said(0, ""), "ended with exit code 0; started again in 4s");
+        assert_eq!(
+            said(3, "no database"),
+            "ended with exit code 3: no database; started again in 4s"
+        );
+    }
 }

@@ -401,3 +401,144 @@ async fn t09_a_200_is_no_tunnel_for_rfc_8441_either() {
         assert!(!answer.headers().contains_key("weft-status"), "{way:?}");
     }
 }
+
+#[tokio::test]
+async fn rfc_8441_stays_rfc_8441_towards_a_server_that_offers_it() {
+    for way in WAYS {
+        let mut world = World::new();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut builder = h2::server::Builder::new();
+                    let mut h2 = builder
+                        .enable_connect_protocol()
+                        .handshake::<_, Bytes>(stream)
+                        .await
+                        .unwrap();
+                    while let Some(Ok((request, mut respond))) = h2.accept().await {
+                        assert_eq!(request.method(), Method::CONNECT);
+                        assert_eq!(request.extensions().get::<Protocol>().unwrap().as_str(), "websocket");
+                        assert_eq!(request.uri().path(), "/room");
+                        assert!(!request.headers().contains_key("sec-websocket-key"));
+                        tokio::spawn(async move {
+                            let mut body = request.into_body();
+                            let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+                            while let Some(Ok(part)) = body.data().await {
+                                send.send_data(part, false).unwrap();
+                            }
+                            send.send_data(Bytes::from_static(b"end"), true).unwrap();
+                        });
+                    }
+                });
+            }
+        });
+        let mut send = world.h2(way, &[address]).await;
+        let (answer, mut up) = send.send_request(extended("websocket"), false).unwrap();
+        let answer = tokio::time::timeout(SOON, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200, "{way:?}");
+        up.send_data(Bytes::from_static(b"frame"), true).unwrap();
+        let mut down = answer.into_body();
+        let mut got = Vec::new();
+        while let Some(part) = tokio::time::timeout(SOON, down.data()).await.unwrap() {
+            got.extend_from_slice(&part.unwrap());
+        }
+        assert_eq!(got, b"frameend", "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn t10_early_data_of_an_extended_connect_waits_too() {
+    for way in WAYS {
+        let mut world = World::new();
+        let address = app(|_, mut peer| async move {
+            // What comes first is a look whether this server speaks HTTP/2 with RFC 8441: it does not.
+            let first = peer.head().await;
+            if first.starts_with("PRI ") {
+                return;
+            }
+            assert!(first.starts_with("GET /room HTTP/1.1\r\n"), "{first}");
+            peer.silent().await;
+            peer.send("HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n")
+                .await;
+            peer.expect("early late").await;
+            peer.send("done").await;
+        })
+        .await;
+        let mut send = world.h2(way, &[address]).await;
+        let (answer, mut up) = send.send_request(extended("foo"), false).unwrap();
+        up.send_data(Bytes::from_static(b"early "), false).unwrap();
+        let answer = tokio::time::timeout(SOON, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200, "{way:?}");
+        up.send_data(Bytes::from_static(b"late"), false).unwrap();
+        let mut down = answer.into_body();
+        assert_eq!(&down.data().await.unwrap().unwrap()[..], b"done", "{way:?}");
+        while let Some(part) = tokio::time::timeout(SOON, down.data()).await.unwrap() {
+            assert!(part.unwrap().is_empty(), "{way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn t13_a_tunnel_over_http_2_keeps_reset_as_reset() {
+    for way in WAYS {
+        let mut world = World::new();
+        let address = app(|_, mut peer| async move {
+            if peer.head().await.starts_with("PRI ") {
+                return;
+            }
+            peer.send("HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n")
+                .await;
+            peer.expect("x").await;
+            peer.send("partial").await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            weft_proxy::io::Io::socket(peer.io).reset();
+        })
+        .await;
+        let mut send = world.h2(way, &[address]).await;
+        let (answer, mut up) = send.send_request(extended("foo"), false).unwrap();
+        let mut down = tokio::time::timeout(SOON, answer).await.unwrap().unwrap().into_body();
+        up.send_data(Bytes::from_static(b"x"), false).unwrap();
+        let ended = loop {
+            match tokio::time::timeout(SOON, down.data()).await.unwrap() {
+                Some(Ok(_)) => {}
+                other => break other,
+            }
+        };
+        assert!(matches!(ended, Some(Err(_))), "{way:?}: a reset became an end");
+    }
+}
+
+#[tokio::test]
+async fn a_clients_own_connect_over_http_2_goes_on_to_a_server_without_weft() {
+    for way in [Way::Plain, Way::Inbound] {
+        let mut world = World::new();
+        let address = crate::streams::h2c(|request, mut respond| async move {
+            assert_eq!(request.method(), Method::CONNECT);
+            assert_eq!(request.uri().authority().unwrap(), "other:443");
+            let mut body = request.into_body();
+            let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+            while let Some(Ok(part)) = body.data().await {
+                send.send_data(part, false).unwrap();
+            }
+            send.send_data(Bytes::new(), true).unwrap();
+        })
+        .await;
+        let mut send = world.h2(way, &[address]).await;
+        let request = Request::builder()
+            .method(Method::CONNECT)
+            .uri("other:443")
+            .body(())
+            .unwrap();
+        let (answer, mut up) = send.send_request(request, false).unwrap();
+        let answer = tokio::time::timeout(SOON, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200, "{way:?}");
+        up.send_data(Bytes::from_static(b"bytes"), false).unwrap();
+        assert_eq!(
+            &answer.into_body().data().await.unwrap().unwrap()[..],
+            b"bytes",
+            "{way:?}"
+        );
+    }
+}

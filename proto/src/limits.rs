@@ -52,6 +52,8 @@ limits! {
     EARLY: bytes = 64 << 10;
     /// Time to wait for `100 Continue` from the server before the body is sent all the same (RFC 9110 10.1.1).
     EXPECT: time = Duration::from_secs(1);
+    /// Interim responses (1xx) before one response; a server that sends more is taken for broken.
+    INTERIM: count = 100;
     /// Length of a `:protocol` or `Upgrade` token.
     UPGRADE_TOKEN: bytes = 64;
 

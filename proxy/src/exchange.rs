@@ -18,6 +18,7 @@ use crate::{
     h1::pool,
     hop::{self, Transport},
     io::{Io, Tunnel},
+    metrics,
     record::{Hop, Protocol, Record},
     relay::{
         http::{Broken, Cause, Half, stream::Sender},
@@ -175,7 +176,11 @@ async fn try_one(
     record: &mut Record,
 ) -> Result<End, Fault> {
     let transport = hop::transport(lease, connection);
-    let expected = if transport == Transport::Plain && !request.is_h1() { Hop::H2c } else { transport.label() };
+    let expected = if transport == Transport::Plain && !request.is_h1() {
+        Hop::H2c
+    } else {
+        transport.label()
+    };
     record.endpoint(lease.address, lease.identity_label.as_ref(), expected);
     let (way, label) = server::open(lease, transport, request, wants, connection).await?;
     record.hop(label);
@@ -283,10 +288,18 @@ impl Talk<'_> {
         let sinks = |_| Fault::new(Reason::Internal);
         client.up.replay(&client.kept, &mut server.half).map_err(sinks)?;
         let mut clock = Clock::default();
+        let mut interims = 0;
         let response = loop {
             match poll_fn(|cx| self.poll_answer(cx, client, server, &mut clock)).await {
                 Ok(Head::Final(response)) => break response,
-                Ok(Head::Interim(response)) => client.interim(response)?,
+                Ok(Head::Interim(response)) => {
+                    interims += 1;
+                    if interims > limits::INTERIM {
+                        metrics::limit_reached("INTERIM");
+                        return Err(Fault::because(Reason::BadResponse, "too many interim responses"));
+                    }
+                    client.interim(response)?;
+                }
                 Err(fault) => {
                     if fault.reason == Reason::ClientGone {
                         server.cancel(reason_of(&fault));

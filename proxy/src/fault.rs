@@ -293,19 +293,6 @@ impl Fault {
         }
     }
 
-    /// Says that it may not be tried again.
-    pub fn final_(self) -> Self {
-        Self {
-            replay: Replay::Never,
-            ..self
-        }
-    }
-
-    /// The same fault at another stage.
-    pub fn at(self, stage: Stage) -> Self {
-        Self { stage, ..self }
-    }
-
     /// The same fault, blamed on someone else.
     pub fn blaming(self, blame: Blame) -> Self {
         Self { blame, ..self }

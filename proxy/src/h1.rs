@@ -139,12 +139,6 @@ impl Conn {
         }
     }
 
-    /// Copies the first `count` unread bytes of `from` behind what waits here.
-    pub fn put_unread(&mut self, from: &mut Unread, count: usize) {
-        self.put(&from.bytes()[..count]);
-        from.used(count);
-    }
-
     /// Whether what waits should be written before more is queued.
     pub fn is_full(&self) -> bool {
         !self.out.large.is_empty() || self.out.len() >= FULL
@@ -153,11 +147,6 @@ impl Conn {
     /// Whether everything was written.
     pub fn is_flushed(&self) -> bool {
         self.out.len() == 0
-    }
-
-    /// Forgets what waits to be written.
-    pub fn discard_unwritten(&mut self) {
-        self.out = Out::default();
     }
 
     /// Writes everything that waits.

@@ -264,11 +264,6 @@ impl Record {
         self.dimensions.protocol = protocol;
     }
 
-    /// What the client is known to speak by now.
-    pub fn spoken(&self) -> Protocol {
-        self.dimensions.protocol
-    }
-
     /// What detection found, and how long it took.
     pub fn detected(&mut self, protocol: Protocol, took: Duration) {
         self.dimensions.protocol = protocol;
@@ -356,11 +351,6 @@ impl Record {
             metrics::tunnel_opened(&self.dimensions);
             self.tunnel = Some(Instant::now());
         }
-    }
-
-    /// Whether it became a tunnel.
-    pub fn is_tunnel(&self) -> bool {
-        self.tunnel.is_some()
     }
 
     /// Closes the record: counts it and writes it to the log.

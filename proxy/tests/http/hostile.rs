@@ -256,6 +256,25 @@ async fn what_a_client_sends_ahead_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_server_that_never_stops_hinting_is_a_bad_gateway() {
+    for way in WAYS {
+        let mut world = World::new();
+        let address = app(|_, mut peer| async move {
+            peer.head().await;
+            let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(limits::INTERIM + 1);
+            peer.send(hints).await;
+            peer.rest().await;
+        })
+        .await;
+        let mut client = world.h1(way, address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let text = client.until("weft-error: ").await;
+        assert!(text.contains("HTTP/1.1 502 "), "{way:?} {text}");
+        assert!(text.matches("103 Early Hints").count() <= limits::INTERIM, "{way:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_breaks_off_is_told_to_the_server() {
     for way in WAYS {
         let mut world = World::new();

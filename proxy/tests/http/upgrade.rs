@@ -542,3 +542,32 @@ async fn a_clients_own_connect_over_http_2_goes_on_to_a_server_without_weft() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_end_after_which_a_server_hears_no_more_is_an_end() {
+    for way in [Way::Plain, Way::Inbound] {
+        let mut world = World::new();
+        // What is dropped here with the client's direction still open is told by RST_STREAM(NO_ERROR).
+        let address = crate::streams::h2c(|request, mut respond| async move {
+            let mut body = request.into_body();
+            let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+            let part = body.data().await.unwrap().unwrap();
+            send.send_data(part, true).unwrap();
+        })
+        .await;
+        let mut send = world.h2(way, &[address]).await;
+        let request = Request::builder()
+            .method(Method::CONNECT)
+            .uri("other:443")
+            .body(())
+            .unwrap();
+        let (answer, mut up) = send.send_request(request, false).unwrap();
+        let mut down = tokio::time::timeout(SOON, answer).await.unwrap().unwrap().into_body();
+        up.send_data(Bytes::from_static(b"bytes"), false).unwrap();
+        let mut got = Vec::new();
+        while let Some(part) = tokio::time::timeout(SOON, down.data()).await.unwrap() {
+            got.extend_from_slice(&part.unwrap_or_else(|error| panic!("{way:?} {error}")));
+        }
+        assert_eq!(got, b"bytes", "{way:?}");
+    }
+}

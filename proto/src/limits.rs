@@ -115,6 +115,8 @@ limits! {
     TUNNEL_IDLE: time = Duration::from_secs(24 * 3600);
     /// Time for which one half of an opaque connection may stay open after the other was closed, without a byte.
     HALF_CLOSED: time = Duration::from_secs(3600);
+    /// Time for a client to take what it was sent, before it is told that nothing more of it is heard.
+    LINGER: time = Duration::from_secs(5);
     /// TCP keepalive: silence before the first probe, on both sides of every connection.
     KEEPALIVE: time = Duration::from_secs(60);
     /// TCP_USER_TIMEOUT: data not acknowledged for so long ends the connection.

@@ -133,8 +133,9 @@ impl Io {
         }
     }
 
-    /// Ready when the other side has reset the stream, although nobody reads or writes now. Pending for ever where
-    /// that cannot be seen without reading.
+    /// Ready when the other side has reset the stream, although nobody reads or writes now; `BrokenPipe` where it only
+    /// wants nothing more (RFC 9113 8.1: a complete answer, then `NO_ERROR`). Pending for ever where that cannot be seen
+    /// without reading.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match &mut self.stream {
             Stream::Tunnel(tunnel) => tunnel.poll_reset(cx),

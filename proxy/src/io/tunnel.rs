@@ -137,7 +137,8 @@ impl Tunnel {
             }
             match ready!(self.send.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                Some(Err(error)) => return Poll::Ready(Err(stopped(error.reason()))),
+                None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             }
         }
     }
@@ -190,8 +191,14 @@ impl Tunnel {
     }
 
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        match ready!(self.send.poll_reset(cx)) {
-            Ok(_) | Err(_) => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
-        }
+        Poll::Ready(stopped(ready!(self.send.poll_reset(cx)).ok()))
+    }
+}
+
+/// What it means that the peer has reset the stream while we still send.
+fn stopped(reason: Option<Reason>) -> io::Error {
+    match reason {
+        Some(Reason::NO_ERROR) => io::ErrorKind::BrokenPipe.into(),
+        _ => io::ErrorKind::ConnectionReset.into(),
     }
 }

@@ -30,6 +30,15 @@ pub enum Side {
     Server,
 }
 
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
 /// Buffers to begin with, and for connections that carry much.
 const SIZES: [usize; 2] = [8 << 10, limits::RELAY];
 /// A direction that has carried this much is given the larger buffer.
@@ -86,6 +95,8 @@ struct Half {
     /// The end was handed on, or the direction was given up.
     done: bool,
     unflushed: bool,
+    /// The sink takes no more: what the source still says is read and dropped, until it ends.
+    discards: bool,
 }
 
 /// Why a direction stopped before its end.
@@ -95,6 +106,14 @@ enum Broken {
 }
 
 impl Half {
+    /// The sink is gone.
+    fn discard(&mut self) {
+        (self.discards, self.buffer, self.unflushed) = (true, None, false);
+        if self.ended {
+            self.done = true;
+        }
+    }
+
     /// Moves what can be moved. Ready when the end was handed on.
     fn poll(
         &mut self,
@@ -123,6 +142,10 @@ impl Half {
                 }
                 self.buffer = None;
             }
+            if self.ended && self.discards {
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
             if self.ended {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::Sink)?;
                 self.done = true;
@@ -133,6 +156,7 @@ impl Half {
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) => match read.filled().len() {
                     0 => self.ended = true,
+                    _ if self.discards => {}
                     n => {
                         buffer.end = n;
                         self.buffer = Some(buffer);
@@ -160,42 +184,45 @@ pub async fn bytes(client: Io, server: Io, clocks: Clocks, mut moved: impl FnMut
     let mut idle = Idle::start(clocks);
     // The first thing that broke; the other direction may still have something to hand on.
     let mut broken: Option<Fault> = None;
+    let mut lingers = false;
     let ended = poll_fn(|cx| {
         let mut active = false;
-        if !up.done {
-            let mut told = |n| {
-                active = true;
-                moved(Side::Client, n);
+        for side in [Side::Client, Side::Server] {
+            let (half, from, to) = match side {
+                Side::Client => (&mut up, &mut client, &mut server),
+                Side::Server => (&mut down, &mut server, &mut client),
             };
-            match up.poll(&mut client, &mut server, cx, &mut told) {
-                Poll::Ready(Ok(())) => idle.half_closed(),
-                Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(fault(Side::Client, error))),
-                Poll::Ready(Err(Broken::Sink(error))) => {
-                    (up.done, up.buffer) = (true, None);
-                    idle.half_closed();
-                    broken.get_or_insert(fault(Side::Server, error));
-                }
-                Poll::Pending => {}
+            if half.done {
+                continue;
             }
-        }
-        if !down.done {
             let mut told = |n| {
                 active = true;
-                moved(Side::Server, n);
+                moved(side, n);
             };
-            match down.poll(&mut server, &mut client, cx, &mut told) {
+            let mut polled = half.poll(from, to, cx, &mut told);
+            if let Poll::Ready(Err(Broken::Sink(error))) = polled {
+                half.discard();
+                broken.get_or_insert(fault(side.other(), error));
+                polled = half.poll(from, to, cx, &mut told);
+            }
+            match polled {
                 Poll::Ready(Ok(())) => idle.half_closed(),
-                Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(fault(Side::Server, error))),
-                Poll::Ready(Err(Broken::Sink(error))) => {
-                    (down.done, down.buffer) = (true, None);
-                    idle.half_closed();
-                    broken.get_or_insert(fault(Side::Client, error));
+                Poll::Ready(Err(Broken::Source(error) | Broken::Sink(error))) => {
+                    return Poll::Ready(Err(fault(side, error)));
                 }
                 Poll::Pending => {}
             }
         }
         if up.done && down.done {
-            return Poll::Ready(broken.take().map_or(Ok(()), Err));
+            return Poll::Ready(Ok(()));
+        }
+        // Who hears nothing any more and says nothing that could be handed on is gone: the server is told at once.
+        if up.done && down.discards {
+            return Poll::Ready(Err(Fault::new(Reason::ClientGone)));
+        }
+        // The client has the whole answer. It is given time to take it before it learns that nobody hears it.
+        if down.done && up.discards && !std::mem::replace(&mut lingers, true) {
+            idle.linger(limits::LINGER);
         }
         // A side that has nothing more to say can still be reset.
         if up.done
@@ -204,9 +231,15 @@ pub async fn bytes(client: Io, server: Io, clocks: Clocks, mut moved: impl FnMut
             return Poll::Ready(Err(fault(Side::Client, error)));
         }
         if down.done
+            && !up.discards
             && let Poll::Ready(error) = server.poll_reset(cx)
         {
-            return Poll::Ready(Err(fault(Side::Server, error)));
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                return Poll::Ready(Err(fault(Side::Server, error)));
+            }
+            up.discard();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         if active {
             idle.restart();
@@ -218,7 +251,11 @@ pub async fn bytes(client: Io, server: Io, clocks: Clocks, mut moved: impl FnMut
         client.reset();
         server.reset();
     }
-    ended
+    // What broke first says more than what came of it.
+    match (ended, broken) {
+        (Ok(()), None) => Ok(()),
+        (Err(fault), None) | (_, Some(fault)) => Err(fault),
+    }
 }
 
 fn fault(side: Side, error: io::Error) -> Fault {
@@ -345,6 +382,33 @@ mod tests {
         assert_eq!(&read, b"go away");
         drop(client);
         let _ = task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_on_talking_to_a_server_that_has_said_all_loses_nothing_of_it() {
+        let (mut client, mut server, task) = relay(Clocks::default());
+        server.write_all(b"all").await.unwrap();
+        drop(server);
+        // More than the pipes hold: it is read, and goes nowhere.
+        client.write_all(&[0; 1000]).await.unwrap();
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"all");
+        // And in the end it is told.
+        sleep(limits::LINGER + SECOND).await;
+        assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::ServerReset);
+        assert!(client.write_all(b"more").await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_learns_at_once_that_its_client_is_gone() {
+        let (mut client, mut server, task) = relay(Clocks::default());
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        drop(client);
+        server.write_all(b"nobody hears this").await.unwrap();
+        assert_eq!(task.await.unwrap().0.unwrap_err().reason, Reason::ClientGone);
+        assert!(server.write_all(&[0; 1000]).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,6 +63,17 @@ impl Idle {
         }
     }
 
+    /// Nothing more is to be handed on: from now on there is this much time, whatever happens.
+    pub fn linger(&mut self, time: Duration) {
+        self.clocks = Clocks {
+            open: time,
+            half_closed: time,
+        };
+        self.restart();
+        let deadline = self.deadline();
+        self.timer.as_mut().reset(deadline);
+    }
+
     fn deadline(&self) -> Instant {
         self.last
             + if self.half_closed {

@@ -69,9 +69,7 @@ limits! {
     SILENT_DIALS: count = 4096;
     /// Bytes of a server's greeting that are held while its client is waited for.
     GREETING: bytes = 16 << 10;
-    /// Destinations remembered as opaque.
-    OPAQUE_MEMORY: count = 4096;
-    /// How long a destination is remembered as opaque.
+    /// How long a destination that is followed is remembered as one whose server speaks first.
     OPAQUE_MEMORY_TIME: time = Duration::from_secs(600);
 
     /// HTTP/2 streams that a client may have open on one connection.

@@ -4,7 +4,7 @@
 //! The controller recognises a meshed pod by these containers' arguments, so what is written here is a contract. Every
 //! field that the API server would fill in is said, so that a pod that comes by again compares equal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use weft_proto::names::{self, container, env, path, port};
 
-use crate::{annotations::Skips, context::Settings, volumes};
+use crate::{annotations::Skips, context::Settings, probes::Found, volumes};
 
 /// First argument of the proxy's container, by which a meshed pod is known.
 pub const SIDECAR: &str = "sidecar";
@@ -37,11 +37,11 @@ pub fn is_proxy(container: &Container) -> bool {
 }
 
 /// The proxy's container.
-pub fn proxy(settings: &Settings, skips: &Skips, probe_ports: &BTreeSet<u16>) -> Container {
+pub fn proxy(settings: &Settings, skips: &Skips, probes: &Found) -> Container {
     Container {
         name: container::PROXY.into(),
         args: Some(vec![SIDECAR.into()]),
-        env: Some(environment(settings, skips, probe_ports)),
+        env: Some(environment(settings, skips, probes)),
         restart_policy: Some(ALWAYS.into()),
         ports: Some(vec![ContainerPort {
             name: Some("weft-metrics".into()),
@@ -91,8 +91,8 @@ fn common(image: &str, settings: &Settings) -> Container {
     }
 }
 
-fn environment(settings: &Settings, skips: &Skips, probe_ports: &BTreeSet<u16>) -> Vec<EnvVar> {
-    let probe_ports: Vec<_> = probe_ports.iter().map(u16::to_string).collect();
+fn environment(settings: &Settings, skips: &Skips, probes: &Found) -> Vec<EnvVar> {
+    let probe_ports: Vec<_> = probes.dialled.iter().map(u16::to_string).collect();
     vec![
         field(env::POD_NAME, "metadata.name"),
         field(env::POD_NAMESPACE, "metadata.namespace"),
@@ -109,6 +109,7 @@ fn environment(settings: &Settings, skips: &Skips, probe_ports: &BTreeSet<u16>) 
         ),
         value(env::CLUSTER_CIDRS, settings.cluster_cidrs.to_string()),
         value(env::PROBE_PORTS, probe_ports.join(",")),
+        value(env::PROBES, probes.kept.to_string()),
         value(env::SKIP_INBOUND_PORTS, skips.inbound_ports.to_string()),
         value(env::ADMIN_SOCKET, container::ADMIN_SOCKET.into()),
     ]

@@ -4,8 +4,6 @@
 //! with what came in. So a second call changes nothing, a container that another webhook added in between is checked
 //! and its probes rewritten, and nobody's own idea of `weft-proxy` gets through by carrying the annotation.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use weft_proto::names::{container, label};
 
@@ -44,15 +42,15 @@ pub fn inject(pod: &Pod, context: &Context) -> Result<Outcome, Vec<Refusal>> {
     let skips = annotations::read(meshed.metadata.annotations.as_ref(), context.namespace, &mut refusals);
     let spec = meshed.spec.get_or_insert_default();
     refuse::check(spec, &mut refusals);
-    let mut probe_ports = BTreeSet::new();
+    let mut probes = probes::Found::default();
     let sidecars = spec.init_containers.iter_mut().flatten();
     for container in sidecars.chain(&mut spec.containers) {
-        probes::rewrite(container, &skips.inbound_ports, &mut probe_ports, &mut refusals);
+        probes::rewrite(container, &skips.inbound_ports, &mut probes, &mut refusals);
     }
     refusals.into_result()?;
 
     let ours = [
-        containers::proxy(context.settings, &skips, &probe_ports),
+        containers::proxy(context.settings, &skips, &probes),
         containers::init(context.settings, &skips),
     ];
     spec.init_containers.get_or_insert_default().splice(0..0, ours);

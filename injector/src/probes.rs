@@ -2,23 +2,34 @@
 //! application would succeed; it becomes an `httpGet` on weft's own port, which dials the application.
 //!
 //! Everything else passes as it is: `httpGet` and `grpc` go through inbound and fail with the application, `exec` and
-//! lifecycle hooks do not cross the redirect, or are answered the same way.
+//! lifecycle hooks do not cross the redirect, or are answered the same way. The kubelet has no certificate of the mesh,
+//! so a strict proxy is told of the `httpGet` and `grpc` probes, and lets these in.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::{
-    api::core::v1::{Container, HTTPGetAction, Probe, TCPSocketAction},
+    api::core::v1::{Container, HTTPGetAction, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use weft_proto::{
     names::{path, port},
+    probes::{self, Probes},
     skip::Ports,
 };
 
 use crate::refuse::{Refusals, is_reserved, reserved};
 
-/// Rewrites the probes of one container, and adds the ports that they dial to `dialled`.
-pub fn rewrite(container: &mut Container, skipped: &Ports, dialled: &mut BTreeSet<u16>, refusals: &mut Refusals) {
+/// What the proxy is told of a pod's probes.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Ports that rewritten probes dial through weft.
+    pub dialled: BTreeSet<u16>,
+    /// Probes that stay as they are and go through inbound.
+    pub kept: Probes,
+}
+
+/// Rewrites the probes of one container, and adds what was found to `found`.
+pub fn rewrite(container: &mut Container, skipped: &Ports, found: &mut Found, refusals: &mut Refusals) {
     let mut probes = [
         ("livenessProbe", container.liveness_probe.take()),
         ("readinessProbe", container.readiness_probe.take()),
@@ -27,7 +38,10 @@ pub fn rewrite(container: &mut Container, skipped: &Ports, dialled: &mut BTreeSe
     for (field, probe) in &mut probes {
         let Some(probe) = probe else { continue };
         if let Some(port) = already_rewritten(probe) {
-            dialled.insert(port);
+            found.dialled.insert(port);
+        }
+        if let Some(kept) = passes(probe, container).filter(|(port, _)| !skipped.contains(*port)) {
+            found.kept.add(kept.1);
         }
         let Some(socket) = probe.tcp_socket.as_ref() else {
             continue;
@@ -36,10 +50,10 @@ pub fn rewrite(container: &mut Container, skipped: &Ports, dialled: &mut BTreeSe
         if socket.host.as_deref().is_some_and(|host| !host.is_empty()) {
             continue;
         }
-        match resolve(socket, container) {
+        match resolve(&socket.port, container) {
             Ok(port) if skipped.contains(port) => {}
             Ok(port) => {
-                dialled.insert(port);
+                found.dialled.insert(port);
                 probe.tcp_socket = None;
                 probe.http_get = Some(stand_in(port));
             }
@@ -54,6 +68,20 @@ pub fn rewrite(container: &mut Container, skipped: &Ports, dialled: &mut BTreeSe
     container.liveness_probe = liveness;
     container.readiness_probe = readiness;
     container.startup_probe = startup;
+}
+
+/// A probe that the kubelet sends to the application through inbound, in plaintext, and its port. One whose port cannot be
+/// resolved is none: the kubelet says so itself.
+fn passes(probe: &Probe, container: &Container) -> Option<(u16, probes::Probe)> {
+    if let Some(get) = &probe.http_get {
+        let is_plain = get.scheme.as_deref().is_none_or(|scheme| scheme == "HTTP");
+        // With a host it dials that, as a tcpSocket probe does.
+        let is_here = get.host.as_deref().is_none_or(str::is_empty);
+        let port = resolve(&get.port, container).ok().filter(|_| is_plain && is_here)?;
+        return Some((port, probes::Probe::http(port, get.path.as_deref().unwrap_or_default())));
+    }
+    let port = resolve(&IntOrString::Int(probe.grpc.as_ref()?.port), container).ok()?;
+    Some((port, probes::Probe::Grpc { port }))
 }
 
 fn stand_in(port: u16) -> HTTPGetAction {
@@ -75,8 +103,8 @@ fn already_rewritten(probe: &Probe) -> Option<u16> {
 }
 
 /// As the kubelet does it: a name is looked up among the container's own ports, then read as a number.
-fn resolve(socket: &TCPSocketAction, container: &Container) -> Result<u16, String> {
-    let number = match &socket.port {
+fn resolve(port: &IntOrString, container: &Container) -> Result<u16, String> {
+    let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => container
             .ports

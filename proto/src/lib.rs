@@ -4,6 +4,7 @@
 pub mod convert;
 pub mod limits;
 pub mod names;
+pub mod probes;
 #[cfg(feature = "rpc")]
 pub mod rpc;
 pub mod skip;

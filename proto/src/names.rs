@@ -121,6 +121,9 @@ pub mod env {
     pub const CLUSTER_CIDRS: &str = "WEFT_CLUSTER_CIDRS";
     /// Ports that `/probe/tcp/PORT` may dial, comma-separated.
     pub const PROBE_PORTS: &str = "WEFT_PROBE_PORTS";
+    /// The httpGet and grpc probes of the pod's containers, which a strict pod lets in without mTLS, as
+    /// `http:8080:/healthz,grpc:50051`. In a path `,` is percent-encoded; the query is not compared.
+    pub const PROBES: &str = "WEFT_PROBES";
     /// Inbound ports that are not redirected and so not weft's, as in the annotation.
     pub const SKIP_INBOUND_PORTS: &str = "WEFT_SKIP_INBOUND_PORTS";
     /// Worker threads, each with its own runtime and pools. Default: the CPUs that the container may use, at most 4.

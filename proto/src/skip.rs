@@ -27,7 +27,11 @@ pub struct BadEntry {
     pub expected: &'static str,
 }
 
-fn entries<T>(text: &str, read: impl Fn(&str) -> Option<T>, expected: &'static str) -> Result<Vec<T>, BadEntry> {
+pub(crate) fn entries<T>(
+    text: &str,
+    read: impl Fn(&str) -> Option<T>,
+    expected: &'static str,
+) -> Result<Vec<T>, BadEntry> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
@@ -42,7 +46,7 @@ fn entries<T>(text: &str, read: impl Fn(&str) -> Option<T>, expected: &'static s
 }
 
 /// Digits only: `u16::from_str` would take `+80`.
-fn number<T: FromStr>(text: &str) -> Option<T> {
+pub(crate) fn number<T: FromStr>(text: &str) -> Option<T> {
     text.bytes()
         .all(|b| b.is_ascii_digit())
         .then(|| text.parse().ok())

@@ -7,6 +7,7 @@ use std::{collections::HashMap, fmt, net::IpAddr, path::PathBuf, str::FromStr, t
 use weft_proto::{
     limits,
     names::{self, container, env},
+    probes::Probes,
     skip::{Cidrs, Ports},
 };
 use weft_service::{
@@ -52,6 +53,8 @@ pub struct Config {
     pub cluster_cidrs: Cidrs,
     /// Ports that may be probed.
     pub probe_ports: Ports,
+    /// Probes that are let in without mTLS.
+    pub probes: Probes,
     /// Inbound ports that are not weft's.
     pub skip_inbound_ports: Ports,
     /// Worker threads.
@@ -237,6 +240,12 @@ impl Config {
         let cluster_cidrs = r.optional(env::CLUSTER_CIDRS, ranges, Cidrs::default(), parsed);
         let ports = "ports, as 80,8000-8010";
         let probe_ports = r.optional(env::PROBE_PORTS, ports, Ports::default(), parsed);
+        let probes = r.optional(
+            env::PROBES,
+            "probes, as http:8080:/healthz,grpc:50051",
+            Probes::default(),
+            parsed,
+        );
         let skip_inbound_ports = r.optional(env::SKIP_INBOUND_PORTS, ports, Ports::default(), parsed);
         // More than four workers are for gateways; a sidecar has one application to serve.
         let default_workers = cpus().min(4);
@@ -289,6 +298,7 @@ impl Config {
                 token_file: token_file?,
                 cluster_cidrs: cluster_cidrs?,
                 probe_ports: probe_ports?,
+                probes: probes?,
                 skip_inbound_ports: skip_inbound_ports?,
                 workers: workers?,
                 log: log?,
@@ -355,6 +365,7 @@ mod tests {
             (env::TRUST_BUNDLE, "not PEM"),
             (env::DISCOVERY_ADDRESS, "nowhere"),
             (env::PROBE_PORTS, "80,abc"),
+            (env::PROBES, "http:80"),
             (env::WORKERS, "0"),
             (env::DRAIN_SECONDS, "-1"),
             (env::ACCESS_LOG, "stderr"),
@@ -363,12 +374,13 @@ mod tests {
             variables.insert(name.into(), value.into());
         }
         let Mistakes(mistakes) = Config::from(&variables).unwrap_err();
-        assert_eq!(mistakes.len(), 9, "{mistakes:#?}");
+        assert_eq!(mistakes.len(), 10, "{mistakes:#?}");
         let all = Mistakes(mistakes).to_string();
         for part in [
             "WEFT_POD_NAME is not set; set it to the pod's name (metadata.name)",
             "WEFT_POD_IPS: 'web' is not an IP address",
             "WEFT_PROBE_PORTS: 'abc' is not a port",
+            "WEFT_PROBES: 'http:80' is not a probe",
             "WEFT_WORKERS: '0' is not a number from 1 to 256",
             "WEFT_DRAIN_SECONDS: '-1' is not a number",
             "its ServiceAccount is not a DNS name",

@@ -224,7 +224,7 @@ fn as_declared(protocol: Declared) -> Option<Seen> {
 /// Waits with the client's silence, over a hop of its own where there may be one more.
 async fn broken_silence(io: &mut Io, connection: &Arc<Connection>) -> Result<silence::Broken, Fault> {
     // Plaintext that will be refused is not carried anywhere before.
-    let allowed = authorize::connection(&connection.facts, &connection.shared).is_ok();
+    let allowed = authorize::connection(&connection.facts, None, &connection.shared).is_ok();
     let place = connection.followed.silent_place().filter(|_| allowed);
     let place = place.zip(connection.shared.silent_places.clone().try_acquire_owned().ok());
     if allowed && place.is_none() {
@@ -294,7 +294,7 @@ fn pass(known: Known) -> Option<(Serving, Option<Box<Record>>)> {
     {
         record.server_name(name);
     }
-    if let Err(fault) = authorize::connection(&connection.facts, &connection.shared) {
+    if let Err(fault) = authorize::connection(&connection.facts, Some(&seen), &connection.shared) {
         failed(*record, &fault);
         io.reset();
         return None;

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod server;
 
 use crate::{
+    authorize,
     connection::Connection,
     endpoint::{self, Lease},
     fault::{Fault, Reason},
@@ -72,7 +73,9 @@ async fn run(
     connection: &Arc<Connection>,
     record: &mut Record,
 ) -> End {
-    let ended = match plan::decide(request, connection, record) {
+    // What the client asked for is looked at, before rules change it.
+    let allowed = authorize::request(request, wants, connection);
+    let ended = match allowed.and_then(|()| plan::decide(request, connection, record)) {
         Ok(Plan::Redirect(status, location)) => return client.redirect(status, &location, record).await,
         Ok(Plan::Go(mut go)) => {
             let deadline = go.request_timeout.map(|time| record.started() + time);

@@ -172,6 +172,11 @@ impl Tables {
         self.workload.load_full()
     }
 
+    /// Whether plaintext from clients without weft is refused.
+    pub fn is_strict(&self) -> bool {
+        self.workload.load().strict_mtls
+    }
+
     /// Whether this is one of the pod's own addresses.
     pub fn is_own(&self, address: IpAddr) -> bool {
         self.own.contains(&address)

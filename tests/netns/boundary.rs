@@ -230,21 +230,50 @@ fn strict_refuses_plaintext(mesh: &Mesh) -> Result<()> {
         )?
         .ok()?;
     ensure!(meshed.contains("strict"), "{meshed}");
-    let plain = mesh.exec(
-        "client.plain",
-        &[
+    // The kubelet speaks plaintext, too: its httpGet probe is let in, or the pod would never be ready.
+    mesh.eventually("the strict pod to be ready", Duration::from_secs(20), || {
+        let conditions = mesh.pods("strict", "web")?[0]["status"]["conditions"].clone();
+        Ok(conditions.as_array().is_some_and(|all| {
+            all.iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        }))
+    })?;
+    let plain = |path: &str, more: &[&str]| -> Result<String> {
+        let url = format!("http://web.strict:8080{path}");
+        let mut command = vec![
             "curl",
             "-sS",
+            "--path-as-is",
             "--max-time",
             "5",
             "-o",
             "/dev/null",
             "-w",
             "%{http_code}",
-            "http://web.strict:8080/",
-        ],
-    )?;
-    ensure!(plain.stdout != "200", "plaintext was taken in a strict namespace");
+        ];
+        command.extend(more);
+        command.push(&url);
+        Ok(mesh.exec("client.plain", &command)?.stdout)
+    };
+    let probe = plain("/status/200", &[])?;
+    ensure!(probe == "200", "what the probe asks for was not let in: {probe}");
+    for (path, more) in [
+        ("/", &[][..]),
+        ("/status/201", &[]),
+        ("/x/../status/200", &[]),
+        ("/status/200", &["-X", "POST"]),
+    ] {
+        let seen = plain(path, more)?;
+        ensure!(
+            seen == "403",
+            "plaintext in a strict namespace, {path} {more:?}: {seen}"
+        );
+    }
+    let seen = plain("/status/200", &["--http2-prior-knowledge"])?;
+    ensure!(
+        !seen.starts_with('2'),
+        "the probe speaks HTTP/1, this was HTTP/2: {seen}"
+    );
     Ok(())
 }
 

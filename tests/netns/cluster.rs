@@ -113,7 +113,8 @@ pub(crate) fn objects() -> String {
         namespace: "strict",
         name: "web",
         replicas: 1,
-        container: "image: apps, args: [http, --listen, '8080', --version, strict]".into(),
+        // The kubelet's own request, in plaintext: what it asks for is let in, and `/` is not.
+        container: "image: apps, args: [http, --listen, '8080', --version, strict], readinessProbe: {httpGet: {path: /status/200, port: 8080}, periodSeconds: 1}".into(),
         port: 8080,
     }
     .yaml();

@@ -6,6 +6,7 @@ use super::{
     record, run,
 };
 use crate::{
+    authorize,
     connection::Connection,
     fault::{Fault, Reason},
     h1::Conn,
@@ -54,7 +55,7 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
 
 /// One request. The record comes back where it goes on with a tunnel.
 async fn one(conn: &mut Conn, head: RequestHead, connection: &Arc<Connection>) -> (End, Option<Box<Record>>) {
-    let closing = connection.drain().phase() > Phase::Running;
+    let closing = connection.drain().phase() > Phase::Running || authorize::takes_one_request(connection);
     let mut client = Client::h1(conn, &head, closing);
     let mut request = Request::H1(head);
     let wants = request.wants();

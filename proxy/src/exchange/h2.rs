@@ -7,6 +7,7 @@ use super::{
     record, run,
 };
 use crate::{
+    authorize,
     connection::{self, Connection},
     fault::{Fault, Reason},
     hop::h2::server_builder,
@@ -97,6 +98,10 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
                     let task: Pin<Box<dyn Future<Output = ()> + Send>> =
                         Box::pin(stream(request, respond, connection.clone()));
                     tokio::spawn(task);
+                    if !is_ending && authorize::takes_one_request(&connection) {
+                        is_ending = true;
+                        h2.graceful_shutdown();
+                    }
                     // Pushed into the future without moving the timer: it rings, and looks again.
                     if idle.deadline() < Instant::now() + idle_time / 2 {
                         idle.as_mut().reset(Instant::now() + idle_time);

@@ -4,6 +4,7 @@
 
 mod hostile;
 mod libraries;
+mod probes;
 mod records;
 mod rules;
 mod streams;

@@ -49,12 +49,17 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same, with more in the environment.
+    pub fn with(more: &[(&str, &str)]) -> Self {
         weft_service::tls::install_provider();
         weft_proxy::metrics::install();
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let root = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
-        let variables: HashMap<String, String> = [
+        let mut variables: HashMap<String, String> = [
             (env::POD_NAME, "web-0"),
             (env::POD_NAMESPACE, "shop"),
             (env::POD_UID, "u-1"),
@@ -67,6 +72,7 @@ impl World {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
+        variables.extend(more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         let (asked, asks) = mpsc::unbounded_channel();
         Self {
             shared: Shared::new(Config::from(&variables).unwrap(), asked),

@@ -91,10 +91,24 @@ fn rows_of_the_threat_model_have_tests_by_their_ids() {
 fn every_limit_is_used() {
     let sources = tracked(".rs");
     let limits = "proto/src/limits.rs";
-    let (_, table) = sources.iter().find(|(name, _)| name == limits).expect("the limits have a file");
-    let names = table.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": ").map(|(name, _)| name));
-    let names = names.filter(|name| name.len() > 3 && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_uppercase() || byte.is_ascii_digit()));
-    let others: String = sources.iter().filter(|(name, _)| name != limits).map(|(_, text)| text.as_str()).collect();
+    let (_, table) = sources
+        .iter()
+        .find(|(name, _)| name == limits)
+        .expect("the limits have a file");
+    let names = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("    ")?.split_once(": ").map(|(name, _)| name));
+    let names = names.filter(|name| {
+        name.len() > 3
+            && name
+                .bytes()
+                .all(|byte| byte == b'_' || byte.is_ascii_uppercase() || byte.is_ascii_digit())
+    });
+    let others: String = sources
+        .iter()
+        .filter(|(name, _)| name != limits)
+        .map(|(_, text)| text.as_str())
+        .collect();
     let idle: Vec<_> = names.filter(|name| !others.contains(name)).collect();
     assert!(idle.is_empty(), "these limits bound nothing: {idle:?}");
 }

@@ -308,6 +308,11 @@ impl Fault {
         Self::because(reason, error).replayable()
     }
 
+    /// What caused it, without the reason's own words; empty where nothing is known of it.
+    pub fn cause(&self) -> String {
+        self.source.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
     /// Whether another endpoint may be tried.
     pub fn may_replay(&self) -> bool {
         self.replay == Replay::IfNothingSent

@@ -9,7 +9,7 @@ use crate::{
     tables::Backend,
 };
 use std::{sync::Arc, time::Duration};
-use weft_route::{Ask, Decision, HttpView, NoRoute, Target, edit::Here};
+use weft_route::{Ask, Decision, HttpView, NoRoute, NoTarget, Target, edit::Here};
 
 /// What is to be done with a request.
 pub enum Plan {
@@ -77,6 +77,8 @@ pub fn decide(request: &mut Request, connection: &Connection, record: &mut Recor
             .backend(*index)
             .ok_or_else(|| Fault::because(Reason::InvalidBackend, "the destination has no backend of this number"))?
             .clone(),
+        // The reason says already that it is not valid.
+        Target::None(NoTarget::Reference(why)) => return Err(Fault::because(Reason::InvalidBackend, why.to_string())),
         Target::None(why) => return Err(Fault::because(Reason::InvalidBackend, why.to_string())),
     };
     record.backend(&backend.id);

@@ -156,6 +156,7 @@ impl Link {
             .await
             .as_deref()
         {
+            Ok(State::Failed { reason, why }) if why.is_empty() => Err(Fault::new(*reason).replayable()),
             Ok(State::Failed { reason, why }) => Err(Fault::because(*reason, &**why).replayable()),
             Ok(_) => self.ready.get().ok_or_else(|| Fault::new(Reason::Internal)),
             Err(_) => Err(Fault::because(

@@ -87,7 +87,7 @@ async fn run(start: Start) {
             metrics::hop_connection(label(key.transport), Some(fault.reason));
             let _ = tell.send(State::Failed {
                 reason: fault.reason,
-                why: fault.to_string().into(),
+                why: fault.cause().into(),
             });
         }
     }

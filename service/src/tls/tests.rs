@@ -34,10 +34,10 @@ impl Ca {
     }
 
     fn credentials(&self, uri: &str) -> Credentials {
-        self.credentials_for(uri, Duration::from_secs(3600), self.bundle())
+        self.credentials_for(uri, Duration::from_secs(7200), self.bundle())
     }
 
-    /// A leaf that was issued an hour ago for an hour and `life`.
+    /// A leaf that was issued an hour ago, for `life`.
     fn credentials_for(&self, uri: &str, life: Duration, bundle: Bundle) -> Credentials {
         let (chain, key) = self.leaf(vec![SanType::URI(uri.to_owned().try_into().unwrap())], life);
         Credentials::new(chain, key, bundle).unwrap()

@@ -1,6 +1,6 @@
 //! Power of two choices: of two endpoints taken at random, the one whose answers cost less, weighed by what it has in
-//! flight. The cost is a moving average that rises at once and decays with time, so that a slow endpoint is avoided from
-//! its first slow answer and tried again later.
+//! flight. The cost is a moving average that decays with time, so that an endpoint that is slow is avoided, and tried again
+//! later; one that gives no answer counts in full at once.
 
 use std::{
     cell::Cell,
@@ -19,11 +19,11 @@ use super::Endpoint;
 use crate::tables::Backend;
 
 /// Answers faster than this are alike: within a node, noise is larger than what could be gained.
-const FLOOR_NANOS: u64 = 1_000_000;
+const FLOOR_NANOS: u64 = 5_000_000;
 /// Costs that differ by less than this factor are alike.
 const ALIKE: u64 = 2;
-/// After this time without an answer the average has lost two thirds of its weight. Short, since one slow answer is as often the
-/// request's doing as the endpoint's: after 5 s for one answer the endpoint is tried again within 8 s, not 80.
+/// After this time without an answer the average has lost two thirds of its weight. Short, so that an endpoint that was slow is tried
+/// again within seconds.
 const DECAY: Duration = Duration::from_secs(1);
 /// How long an endpoint that could not be reached is avoided, the first time; doubled with each failure after it.
 const AVOIDED: Duration = Duration::from_millis(500);
@@ -73,13 +73,10 @@ impl Load {
     pub(super) fn answered(&self, took: Duration) {
         let (now, took) = (now(), took.as_nanos() as f64);
         let before = self.decayed(now);
-        // A peak counts in full at once; a better answer counts for an eighth. Two threads at a time lose one of two
-        // answers, which does no harm.
-        let after = if took > before {
-            took
-        } else {
-            before + (took - before) / 8.0
-        };
+        // One answer counts for an eighth: a single slow one is as often the request's doing, or the machine's, as the endpoint's, and what
+        // is slow again and again shows soon, in what it has in flight as well. Two threads at a time lose one of two answers, which does
+        // no harm.
+        let after = before + (took - before) / 8.0;
         self.nanos.store(after as u64, Relaxed);
         self.touched.store(now, Relaxed);
         self.reached();
@@ -232,6 +229,15 @@ mod tests {
             let millis = 2 + u64::from(endpoint.address.ip().to_string().ends_with('2'));
             endpoint.load.answered(Duration::from_millis(millis));
         };
+        let counts = counts(&backend, 300, each);
+        assert!(counts.iter().all(|count| *count >= 60), "{counts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_slow_answer_of_a_busy_machine_keeps_nobody_out() {
+        let backend = backend(3, 0);
+        backend.endpoints[1].load.answered(Duration::from_millis(60));
+        let each = |endpoint: &Endpoint| endpoint.load.answered(Duration::from_millis(2));
         let counts = counts(&backend, 300, each);
         assert!(counts.iter().all(|count| *count >= 60), "{counts:?}");
     }

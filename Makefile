@@ -3,6 +3,11 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 export WEFT_TOOLS ?= $(HOME)/.cache/weft
+# Where cargo puts programs: the target is named in .cargo/config.toml.
+target := $(or $(CARGO_TARGET_DIR),target)
+programs := $(target)/$(shell rustc --print host-tuple)
+# After a build: target/bin leads to the programs.
+link = @mkdir -p target && ln -sfn $(abspath $(programs))/$(1) target/bin
 
 .PHONY: help
 help: ## List the commands
@@ -16,11 +21,13 @@ setup: ## Install what building, the tests and the demo need (Debian 12, root)
 build: ## Build every program, unoptimised
 	@scripts/setup build
 	$(CARGO) build --workspace --bins
+	$(call link,debug)
 
 .PHONY: demo
 demo: ## Set everything up, start the sandbox with the sample apps, drive every protocol, show what happened (root)
 	@scripts/setup test
 	$(CARGO) build --workspace --bins
+	$(call link,debug)
 	@scripts/demo
 
 .PHONY: test

@@ -5,6 +5,18 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+/// Constants whose doc comments are their manual: `all()` lists them, and docs/config.md is written from it.
+macro_rules! manual {
+    ($( $(#[doc = $doc:literal])+ pub const $name:ident: &str = $value:expr; )+) => {
+        $( $(#[doc = $doc])+ pub const $name: &str = $value; )+
+
+        /// Each name with its manual.
+        pub fn all() -> Vec<(&'static str, &'static str)> {
+            vec![$( ($value, concat!($($doc),+).trim_ascii()), )+]
+        }
+    };
+}
+
 /// The namespace that weft itself runs in.
 pub const SYSTEM_NAMESPACE: &str = "weft-system";
 /// UID and GID of the proxy. Refused for every other container, since its traffic is not redirected.
@@ -59,20 +71,22 @@ pub mod path {
 
 /// Labels and annotations.
 pub mod label {
-    /// `enabled` or `disabled`: a label of a namespace, an annotation of a pod.
-    pub const INJECT: &str = "weft.dev/inject";
-    /// `permissive` or `strict`: a label of a namespace, an annotation of a pod, which may only tighten it.
-    pub const MTLS: &str = "weft.dev/mtls";
-    /// Annotation: inbound ports that are not redirected, as `80,8000-8010`.
-    pub const SKIP_INBOUND_PORTS: &str = "weft.dev/skip-inbound-ports";
-    /// Annotation: destination ports that are not redirected.
-    pub const SKIP_OUTBOUND_PORTS: &str = "weft.dev/skip-outbound-ports";
-    /// Annotation: destinations that are not redirected, as `10.0.0.0/8,fd00::/8`.
-    pub const SKIP_OUTBOUND_CIDRS: &str = "weft.dev/skip-outbound-cidrs";
-    /// Annotation: users whose traffic is not redirected, as `1000,2000-2010`.
-    pub const SKIP_UIDS: &str = "weft.dev/skip-uids";
-    /// Annotation that the injector sets: the version that injected the pod.
-    pub const INJECTED: &str = "weft.dev/injected";
+    manual! {
+        /// `enabled` or `disabled`: a label of a namespace, an annotation of a pod.
+        pub const INJECT: &str = "weft.dev/inject";
+        /// `permissive` or `strict`: a label of a namespace, an annotation of a pod, which may only tighten it.
+        pub const MTLS: &str = "weft.dev/mtls";
+        /// Annotation: inbound ports that are not redirected, as `80,8000-8010`.
+        pub const SKIP_INBOUND_PORTS: &str = "weft.dev/skip-inbound-ports";
+        /// Annotation: destination ports that are not redirected.
+        pub const SKIP_OUTBOUND_PORTS: &str = "weft.dev/skip-outbound-ports";
+        /// Annotation: destinations that are not redirected, as `10.0.0.0/8,fd00::/8`.
+        pub const SKIP_OUTBOUND_CIDRS: &str = "weft.dev/skip-outbound-cidrs";
+        /// Annotation: users whose traffic is not redirected, as `1000,2000-2010`.
+        pub const SKIP_UIDS: &str = "weft.dev/skip-uids";
+        /// Annotation that the injector sets: the version that injected the pod.
+        pub const INJECTED: &str = "weft.dev/injected";
+    }
 }
 
 /// Containers and volumes that the injector adds to a pod.
@@ -97,45 +111,47 @@ pub mod container {
 
 /// Environment of the proxy's container. Each doc comment is the variable's manual.
 pub mod env {
-    /// Name of the pod.
-    pub const POD_NAME: &str = "WEFT_POD_NAME";
-    /// Namespace of the pod.
-    pub const POD_NAMESPACE: &str = "WEFT_POD_NAMESPACE";
-    /// UID of the pod object.
-    pub const POD_UID: &str = "WEFT_POD_UID";
-    /// Addresses of the pod, comma-separated, IPv4 or IPv6 (`status.podIPs`).
-    pub const POD_IPS: &str = "WEFT_POD_IPS";
-    /// ServiceAccount of the pod.
-    pub const SERVICE_ACCOUNT: &str = "WEFT_SERVICE_ACCOUNT";
-    /// SPIFFE trust domain.
-    pub const TRUST_DOMAIN: &str = "WEFT_TRUST_DOMAIN";
-    /// PEM certificates that the controller's and every peer's chain must lead to at start; later bundles come with each certificate.
-    pub const TRUST_BUNDLE: &str = "WEFT_TRUST_BUNDLE";
-    /// `host:port` of the discovery service.
-    pub const DISCOVERY_ADDRESS: &str = "WEFT_DISCOVERY_ADDRESS";
-    /// `host:port` of the identity service.
-    pub const IDENTITY_ADDRESS: &str = "WEFT_IDENTITY_ADDRESS";
-    /// File that holds the projected token; read anew at each use.
-    pub const TOKEN_FILE: &str = "WEFT_TOKEN_FILE";
-    /// Ranges of the cluster's pods and Services, comma-separated CIDRs. An unknown destination inside of them fails; one outside passes.
-    pub const CLUSTER_CIDRS: &str = "WEFT_CLUSTER_CIDRS";
-    /// Ports that `/probe/tcp/PORT` may dial, comma-separated.
-    pub const PROBE_PORTS: &str = "WEFT_PROBE_PORTS";
-    /// The httpGet and grpc probes of the pod's containers, which a strict pod lets in without mTLS, as
-    /// `http:8080:/healthz,grpc:50051`. In a path `,` is percent-encoded; the query is not compared.
-    pub const PROBES: &str = "WEFT_PROBES";
-    /// Inbound ports that are not redirected and so not weft's, as in the annotation.
-    pub const SKIP_INBOUND_PORTS: &str = "WEFT_SKIP_INBOUND_PORTS";
-    /// Worker threads, each with its own runtime and pools. Default: the CPUs that the container may use, at most 4.
-    pub const WORKERS: &str = "WEFT_WORKERS";
-    /// Filter of the log, as `info,weft_proxy=debug`.
-    pub const LOG: &str = "WEFT_LOG";
-    /// `off`, `stdout` (default) or a file's path: where the JSON access log goes.
-    pub const ACCESS_LOG: &str = "WEFT_ACCESS_LOG";
-    /// Path of the admin socket.
-    pub const ADMIN_SOCKET: &str = "WEFT_ADMIN_SOCKET";
-    /// Seconds that open connections have after SIGTERM before they are closed by force. Default 25.
-    pub const DRAIN_SECONDS: &str = "WEFT_DRAIN_SECONDS";
+    manual! {
+        /// Name of the pod.
+        pub const POD_NAME: &str = "WEFT_POD_NAME";
+        /// Namespace of the pod.
+        pub const POD_NAMESPACE: &str = "WEFT_POD_NAMESPACE";
+        /// UID of the pod object.
+        pub const POD_UID: &str = "WEFT_POD_UID";
+        /// Addresses of the pod, comma-separated, IPv4 or IPv6 (`status.podIPs`).
+        pub const POD_IPS: &str = "WEFT_POD_IPS";
+        /// ServiceAccount of the pod.
+        pub const SERVICE_ACCOUNT: &str = "WEFT_SERVICE_ACCOUNT";
+        /// SPIFFE trust domain.
+        pub const TRUST_DOMAIN: &str = "WEFT_TRUST_DOMAIN";
+        /// PEM certificates that the controller's and every peer's chain must lead to at start; later bundles come with each certificate.
+        pub const TRUST_BUNDLE: &str = "WEFT_TRUST_BUNDLE";
+        /// `host:port` of the discovery service.
+        pub const DISCOVERY_ADDRESS: &str = "WEFT_DISCOVERY_ADDRESS";
+        /// `host:port` of the identity service.
+        pub const IDENTITY_ADDRESS: &str = "WEFT_IDENTITY_ADDRESS";
+        /// File that holds the projected token; read anew at each use.
+        pub const TOKEN_FILE: &str = "WEFT_TOKEN_FILE";
+        /// Ranges of the cluster's pods and Services, comma-separated CIDRs. An unknown destination inside of them fails; one outside passes.
+        pub const CLUSTER_CIDRS: &str = "WEFT_CLUSTER_CIDRS";
+        /// Ports that `/probe/tcp/PORT` may dial, comma-separated.
+        pub const PROBE_PORTS: &str = "WEFT_PROBE_PORTS";
+        /// The httpGet and grpc probes of the pod's containers, which a strict pod lets in without mTLS, as
+        /// `http:8080:/healthz,grpc:50051`. In a path `,` is percent-encoded; the query is not compared.
+        pub const PROBES: &str = "WEFT_PROBES";
+        /// Inbound ports that are not redirected and so not weft's, as in the annotation.
+        pub const SKIP_INBOUND_PORTS: &str = "WEFT_SKIP_INBOUND_PORTS";
+        /// Worker threads, each with its own runtime and pools. Default: the CPUs that the container may use, at most 4.
+        pub const WORKERS: &str = "WEFT_WORKERS";
+        /// Filter of the log, as `info,weft_proxy=debug`.
+        pub const LOG: &str = "WEFT_LOG";
+        /// `off`, `stdout` (default) or a file's path: where the JSON access log goes.
+        pub const ACCESS_LOG: &str = "WEFT_ACCESS_LOG";
+        /// Path of the admin socket.
+        pub const ADMIN_SOCKET: &str = "WEFT_ADMIN_SOCKET";
+        /// Seconds that open connections have after SIGTERM before they are closed by force. Default 25.
+        pub const DRAIN_SECONDS: &str = "WEFT_DRAIN_SECONDS";
+    }
 }
 
 /// HTTP fields of weft's own.

@@ -16,6 +16,8 @@ use tokio::{
 };
 use weft_proto::{limits, names::path};
 
+use crate::process;
+
 /// The answer of a handler.
 pub struct Answer {
     /// The status.
@@ -69,12 +71,13 @@ impl Routes {
             })
     }
 
-    /// `/metrics`: the text that this closure renders, in Prometheus' format.
+    /// `/metrics`: the text that this closure renders, in Prometheus' format, and what every process tells of itself.
     pub fn metrics(self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        process::started();
         self.get(path::METRICS, move || Answer {
             status: StatusCode::OK,
             content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: render().into(),
+            body: (render() + &process::render()).into(),
         })
     }
 
@@ -241,7 +244,11 @@ mod tests {
         );
         ready.store(true, Ordering::SeqCst);
         assert!(ask(address, "GET /ready").await.starts_with("HTTP/1.1 200"));
-        assert!(ask(address, "GET /metrics").await.ends_with("weft_x 1\n"));
+        let metrics = ask(address, "GET /metrics").await;
+        assert!(
+            metrics.contains("weft_x 1\n") && metrics.contains("weft_build_info{"),
+            "{metrics}"
+        );
         assert!(ask(address, "GET /probe/tcp/80").await.ends_with("port 80\n"));
         assert!(ask(address, "POST /live").await.starts_with("HTTP/1.1 405"));
         assert!(ask(address, "GET /other").await.starts_with("HTTP/1.1 404"));

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod drain;
 pub mod log;
+pub mod process;
 pub mod spiffe;
 pub mod task;
 pub mod tls;

@@ -134,6 +134,22 @@ limits! {
     CHECK_ATTEMPT: time = Duration::from_secs(2);
     /// Time that `weft-init` waits for another program that holds the lock of iptables.
     RULES_LOCK: time = Duration::from_secs(20);
+    /// Time that tunnels have, after the drain's time has passed, to say that they end.
+    FAREWELL: time = Duration::from_secs(2);
+    /// Time in which a WebSocket's application that ended without a Close frame shows whether its pod ends.
+    FAREWELL_WAIT: time = Duration::from_secs(1);
+    /// Spans that wait to be exported; the next ones are dropped and counted.
+    SPANS: count = 4096;
+    /// Spans of one export.
+    SPAN_BATCH: count = 512;
+    /// Time after which a batch of spans is exported although it is not full.
+    SPAN_WAIT: time = Duration::from_secs(1);
+    /// Time for one export of spans; what it held is dropped and counted then.
+    SPAN_EXPORT_TIME: time = Duration::from_secs(5);
+    /// Longest pause after exports that failed.
+    SPAN_PAUSE: time = Duration::from_secs(30);
+    /// Length of an attribute of a span that a request gives.
+    SPAN_TEXT: bytes = 1 << 10;
     /// Entries of the access log that wait to be written; the next ones are dropped and counted.
     ACCESS_LOG: count = 8192;
     /// Series that the metrics may have; the next ones are counted in one series of their own.
@@ -167,6 +183,28 @@ limits! {
     ADMIN_TIME: time = Duration::from_secs(30);
     /// Certificates that one pod, as one identity, may ask for in a minute.
     CERTIFICATES_PER_MINUTE: count = 30;
+    /// One call of the API server that is no watch.
+    API_TIME: time = Duration::from_secs(15);
+    /// TCP keepalive of connections to the API server: silence before the first probe.
+    API_KEEPALIVE: time = Duration::from_secs(10);
+    /// Objects of one page of a list.
+    API_PAGE: count = 250;
+    /// Bytes of one page of a list, and of one event of a watch.
+    API_BYTES: bytes = 64 << 20;
+    /// Time of one watch, after which the API server ends it; below the 240 s after which some load balancers drop what is silent.
+    WATCH_TIME: time = Duration::from_secs(200);
+    /// Silence after which a watch is taken for dead. API servers send a bookmark about once a minute.
+    WATCH_SILENCE: time = Duration::from_secs(90);
+    /// Longest pause between two attempts to watch.
+    WATCH_PAUSE: time = Duration::from_secs(20);
+    /// Time after which a leader that is not heard of has lost its Lease.
+    LEASE: time = Duration::from_secs(15);
+    /// Time in which a leader must have renewed its Lease, or leads no longer.
+    LEASE_RENEWAL: time = Duration::from_secs(10);
+    /// Time between two looks at the Lease.
+    LEASE_LOOK: time = Duration::from_secs(2);
+    /// Pause between two Events about pods that are not meshed.
+    EVENT_PAUSE: time = Duration::from_millis(200);
     /// A regular expression of a route.
     REGEX: bytes = 1 << 10;
     /// A compiled regular expression.

@@ -151,6 +151,11 @@ pub mod env {
         pub const ADMIN_SOCKET: &str = "WEFT_ADMIN_SOCKET";
         /// Seconds that open connections have after SIGTERM before they are closed by force. Default 25.
         pub const DRAIN_SECONDS: &str = "WEFT_DRAIN_SECONDS";
+        /// Where spans are exported to, as `http://host:4317`: OTLP over gRPC, without TLS. No spans are made without it.
+        pub const OTLP_ENDPOINT: &str = "WEFT_OTLP_ENDPOINT";
+        /// The share of traces that begin at this proxy and are recorded, from 0 to 1. Default 0.01. What a request's own
+        /// `traceparent` says counts more.
+        pub const TRACE_SAMPLING: &str = "WEFT_TRACE_SAMPLING";
     }
 }
 
@@ -197,4 +202,42 @@ pub mod gateway_api {
     pub const CONTROLLER: &str = "weft.dev/gateway-controller";
     /// Prefix of our own condition types.
     pub const CONDITION_PREFIX: &str = "weft.dev/";
+}
+
+/// Objects of weft's own in a cluster; all of them in the namespace of weft unless they belong to none.
+pub mod kubernetes {
+    /// Secret with the mesh's CA, of which the controller in role `identity` alone knows.
+    pub const CA_SECRET: &str = "weft-ca";
+    /// Key of [`CA_SECRET`]: the certificate that signs, and behind it the intermediates up to the root.
+    pub const CA_CERTIFICATE: &str = "ca.crt";
+    /// Key of [`CA_SECRET`]: the private key in PKCS#8.
+    pub const CA_KEY: &str = "ca.key";
+    /// Key of [`CA_SECRET`], which may be missing, and of [`TRUST_CONFIG_MAP`]: roots that peers may chain to.
+    pub const CA_BUNDLE: &str = "ca-bundle.crt";
+    /// ConfigMap with the roots that programs of weft trust at start.
+    pub const TRUST_CONFIG_MAP: &str = "weft-trust";
+    /// ConfigMap with what is known of the cluster's addresses.
+    pub const CLUSTER_CONFIG_MAP: &str = "weft-cluster";
+    /// Key of [`CLUSTER_CONFIG_MAP`]: ranges of pods and Services, comma-separated.
+    pub const CLUSTER_CIDRS: &str = "cidrs";
+    /// Lease of the controller that writes, in role `routes`.
+    pub const LEASE: &str = "weft-routes";
+    /// Secret with the CA of the injector's webhook.
+    pub const WEBHOOK_SECRET: &str = "weft-injector-webhook";
+    /// MutatingWebhookConfiguration.
+    pub const WEBHOOK: &str = "weft-injector";
+    /// Name of the webhook that injects.
+    pub const INJECT_WEBHOOK: &str = "inject.weft.dev";
+    /// Name of the webhook that speaks for namespaces whose Pod Security forbids the injected containers.
+    pub const POD_SECURITY_WEBHOOK: &str = "pod-security.inject.weft.dev";
+    /// Reason of the Event that tells of a pod which should be meshed and is not.
+    pub const NOT_MESHED: &str = "NotMeshed";
+    /// Label of every object of weft, with the value [`PART_OF_WEFT`].
+    pub const PART_OF: &str = "app.kubernetes.io/part-of";
+    /// Value of [`PART_OF`].
+    pub const PART_OF_WEFT: &str = "weft";
+    /// Label of every object of weft: the component that it belongs to.
+    pub const NAME: &str = "app.kubernetes.io/name";
+    /// Namespaces in which nothing is injected.
+    pub const EXCLUDED_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", super::SYSTEM_NAMESPACE];
 }

@@ -52,12 +52,31 @@ proto: ## Generate the code of the protocol buffers anew
 
 .PHONY: bless
 bless: ## Write the golden files anew, from what the code does now
-	WEFT_BLESS=1 $(CARGO) test -p weft-init -p weft-injector -p weft-controller golden; WEFT_BLESS=1 $(CARGO) test -p weft-proxy --test docs
+	WEFT_BLESS=1 $(CARGO) test -p weft-init -p weft-injector -p weft-controller golden; WEFT_BLESS=1 $(CARGO) test -p weft-proxy --test docs; WEFT_BLESS=1 $(CARGO) test -p weft-tests --test config_page
 
 .PHONY: release
 release: ## Build every program, optimised
 	@scripts/setup build
 	$(CARGO) build --release --workspace --bins
+
+.PHONY: images
+images: ## Pack the images as archives in target/images, without Docker (PROFILE=dev: unoptimised)
+	@scripts/setup e2e
+ifeq ($(PROFILE),dev)
+	$(CARGO) build --workspace --bins
+	$(call link,debug)
+	@scripts/images dev
+else
+	$(CARGO) build --release --workspace --bins
+	@scripts/images release
+endif
+
+.PHONY: e2e
+e2e: ## Test on a real Kubernetes, which is started for it (root). ARGS=name: the tests of that name alone
+	@scripts/setup e2e
+	$(CARGO) build --workspace --bins
+	$(call link,debug)
+	$(CARGO) test -p weft-tests --test kube -- $(ARGS)
 
 .PHONY: ci
 ci: ## What guards main: formatting, lints, dependencies, tests, demo

@@ -239,5 +239,6 @@ pub mod kubernetes {
     /// Label of every object of weft: the component that it belongs to.
     pub const NAME: &str = "app.kubernetes.io/name";
     /// Namespaces in which nothing is injected.
-    pub const EXCLUDED_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", super::SYSTEM_NAMESPACE];
+    pub const EXCLUDED_NAMESPACES: [&str; 4] =
+        ["kube-system", "kube-public", "kube-node-lease", super::SYSTEM_NAMESPACE];
 }

@@ -28,10 +28,16 @@ pub fn connection(facts: &Facts, seen: Option<&Seen>, shared: &Shared) -> Result
 
 /// Whether a request may go on.
 pub fn request(request: &Request, wants: &Wants, connection: &Connection) -> Result<(), Fault> {
+    refuse_if(takes_one_request(connection) && !is_own_probe(request, wants, connection))
+}
+
+/// Whether a request without an identity is what one of the pod's own probes asks.
+pub fn is_own_probe(request: &Request, wants: &Wants, connection: &Connection) -> bool {
     let (facts, shared) = (&connection.facts, &connection.shared);
-    let is_refused = takes_one_request(connection)
-        && !(*wants == Wants::Answer && is_probe(&shared.config.probes, facts.destination.port(), request));
-    refuse_if(is_refused)
+    facts.direction == Direction::Inbound
+        && !facts.mesh
+        && *wants == Wants::Answer
+        && is_probe(&shared.config.probes, facts.destination.port(), request)
 }
 
 /// Whether a connection is there for one request only, which is a probe or is refused. The kubelet makes a connection for

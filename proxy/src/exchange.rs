@@ -62,6 +62,11 @@ fn record(request: &Request, wants: &Wants, connection: &Connection) -> Record {
         request.host().unwrap_or_default(),
         request.target(),
     );
+    if let Some(tracer) = &connection.shared.tracer
+        && let Some(span) = tracer.begin(request, request.version(), &connection.facts)
+    {
+        record.trace(span, &connection.shared);
+    }
     record
 }
 
@@ -75,9 +80,15 @@ async fn run(
 ) -> End {
     // What the client asked for is looked at, before rules change it.
     let allowed = authorize::request(request, wants, connection);
+    if authorize::is_own_probe(request, wants, connection) {
+        record.probe();
+    }
     let ended = match allowed.and_then(|()| plan::decide(request, connection, record)) {
         Ok(Plan::Redirect(status, location)) => return client.redirect(status, &location, record).await,
         Ok(Plan::Go(mut go)) => {
+            if let Some(span) = record.span() {
+                request.enter(span, &mut go.changes);
+            }
             let deadline = go.request_timeout.map(|time| record.started() + time);
             let going = pin!(go_on(client, request, wants, &mut go, connection, record));
             within(going, deadline)

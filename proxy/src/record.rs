@@ -6,16 +6,18 @@
 //! `metrics.rs`' and `access_log.rs`' matter.
 
 use crate::{
+    app::Shared,
     access_log::{self, Line},
     fault::{Fault, Reason, Stage},
     metrics::{self, Dimensions},
+    trace,
 };
 use std::{
     cell::RefCell,
     collections::HashSet,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -203,8 +205,12 @@ pub struct Record {
     attempts: u8,
     fault: Option<(Stage, crate::fault::Blame, Reason, Box<str>)>,
     tunnel: Option<Instant>,
+    span: Option<Span>,
     closed: bool,
 }
+
+/// The span of an exchange that is sampled, and who takes it.
+type Span = (Box<trace::Open>, Arc<Shared>);
 
 impl Record {
     /// Opens the record of a connection, which counts as open until the record is closed.
@@ -245,6 +251,7 @@ impl Record {
             attempts: 0,
             fault: None,
             tunnel: None,
+            span: None,
             closed: false,
         }
     }
@@ -283,9 +290,34 @@ impl Record {
         self.text.field("path", path);
     }
 
+    /// The request is sampled: this is its span until the record is closed.
+    pub fn trace(&mut self, span: Box<trace::Open>, shared: &Arc<Shared>) {
+        self.span = Some((span, shared.clone()));
+    }
+
+    /// The span, where the request is sampled.
+    pub fn span(&self) -> Option<&trace::Open> {
+        self.span.as_ref().map(|(span, _)| &**span)
+    }
+
+    /// What the client speaks, as far as it is known.
+    pub fn spoken(&self) -> Protocol {
+        self.dimensions.protocol
+    }
+
     /// The rule that took the request.
     pub fn rule(&mut self, rule: RuleName) {
         self.dimensions.rule = Some(rule);
+    }
+
+    /// It is one of the pod's own probes: counted apart, so that the kubelet is not taken for a client without weft.
+    pub fn probe(&mut self) {
+        // Names are told apart by where they lie: it has to be the same one each time.
+        static PROBE: LazyLock<RuleName> = LazyLock::new(|| RuleName {
+            route: "none".into(),
+            rule: "probe".into(),
+        });
+        self.rule(PROBE.clone());
     }
 
     /// The backend that was chosen.
@@ -365,6 +397,9 @@ impl Record {
         let now = Instant::now();
         let reason = self.fault.as_ref().map(|(_, _, reason, _)| *reason);
         let open_for = now - self.started;
+        if let Some((span, shared)) = self.span.take() {
+            self.end_span(*span, &shared, open_for);
+        }
         let logged = match self.kind {
             Kind::Exchange => {
                 let until = self.tunnel.unwrap_or(now);
@@ -398,6 +433,23 @@ impl Record {
         };
         if logged && access_log::is_on() {
             self.log(open_for);
+        }
+    }
+
+    fn end_span(&self, span: trace::Open, shared: &Shared, took: Duration) {
+        let ended = trace::Ended {
+            facts: &self.facts,
+            dimensions: &self.dimensions,
+            endpoint: self.endpoint,
+            attempts: self.attempts,
+            status: self.status,
+            grpc_status: self.grpc_status,
+            fault: self.fault.as_ref().map(|(_, _, reason, text)| (*reason, &**text)),
+            took,
+            tunnel: self.tunnel.map(|since| since - self.started),
+        };
+        if let Some(tracer) = &shared.tracer {
+            tracer.end(span, &ended);
         }
     }
 

@@ -4,7 +4,6 @@
 //! What an API server would refuse is refused here too, all mistakes together. What is valid but not supported is kept as
 //! a [`Problem`]: the rule then answers 500, as the Gateway API demands, and the status says why.
 
-mod duration;
 mod filter;
 mod grpc_route;
 mod http_route;
@@ -15,7 +14,7 @@ use std::{fmt, sync::Arc};
 
 use weft_route::rule;
 
-pub use duration::parse as parse_duration;
+pub use weft_proto::duration::parse as parse_duration;
 pub use grpc_route::translate as grpc_route;
 pub use http_route::translate as http_route;
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "rpc")]
 pub mod convert;
+pub mod duration;
 pub mod limits;
 pub mod names;
 pub mod probes;

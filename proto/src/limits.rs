@@ -139,7 +139,7 @@ limits! {
     /// Time in which a WebSocket's application that ended without a Close frame shows whether its pod ends.
     FAREWELL_WAIT: time = Duration::from_secs(1);
     /// Spans that wait to be exported; the next ones are dropped and counted.
-    SPANS: count = 4096;
+    SPANS: count = 2048;
     /// Spans of one export.
     SPAN_BATCH: count = 512;
     /// Time after which a batch of spans is exported although it is not full.
@@ -159,6 +159,8 @@ limits! {
     ADMISSION: bytes = 3 << 20;
     /// Time for one call to the webhook.
     ADMISSION_TIME: time = Duration::from_secs(5);
+    /// Time that the webhook goes on accepting after SIGTERM: so long may a Service still send to a pod that ends.
+    ADMISSION_LEAVE: time = Duration::from_secs(5);
     /// Calls to the webhook that are worked on at once; the next ones wait, no longer than a call may take.
     ADMISSION_CALLS: count = 16;
     /// Items of all lists in one pod that the webhook reads: a list of `{}` takes three bytes each to write and kilobytes to hold.
@@ -209,6 +211,10 @@ limits! {
     REGEX: bytes = 1 << 10;
     /// A compiled regular expression.
     REGEX_COMPILED: bytes = 1 << 20;
+    /// Time for `weft` to open a connection to an API server.
+    API_CONNECT: time = Duration::from_secs(5);
+    /// Time for an API server to answer `weft`; admission of a dry run is part of it.
+    API_ANSWER: time = Duration::from_secs(30);
     /// A file of objects that is read.
     OBJECT_FILE: bytes = 16 << 20;
     /// The log of a sandbox's container; it begins anew when it is full.

@@ -3,7 +3,11 @@
 //! The injector writes what the proxy reads; the controller recognises what the injector wrote. Nothing here needs
 //! a runtime, so that `weft-init` and `weft-injector` can use it without the rest.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 /// Constants whose doc comments are their manual: `all()` lists them, and docs/config.md is written from it.
 macro_rules! manual {
@@ -27,6 +31,8 @@ pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 pub const TOKEN_AUDIENCE: &str = "weft-ca";
 /// Life of the projected token, in seconds: the shortest that Kubernetes allows.
 pub const TOKEN_LIFE_SECONDS: i64 = 600;
+/// Lives that a workload certificate may be given.
+pub const LEAF_LIFE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(7 * 24 * 3600);
 /// ALPN id of the mesh hop, offered alone and without SNI.
 pub const MESH_ALPN: &[u8] = b"weft/1";
 /// Prefix of every metric.
@@ -196,6 +202,8 @@ pub mod check {
 
 /// Gateway API.
 pub mod gateway_api {
+    /// Its API group.
+    pub const GROUP: &str = "gateway.networking.k8s.io";
     /// Name of our GatewayClass.
     pub const CLASS: &str = "weft";
     /// Our controller name, in GatewayClass and in route statuses.

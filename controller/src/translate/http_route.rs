@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_proto::limits;
 use weft_route::rule::{self, Kind, Origin, PathMatch};
 
-use super::{Problem, Reason, Route, Rule, duration, filter, matching, service};
+use super::{Problem, Reason, Route, Rule, filter, matching, parse_duration, service};
 use crate::{
     cluster::{
         read::{self, Mistakes},
@@ -166,7 +166,7 @@ fn timeouts(given: Option<&objects::Timeouts>, at: &str, mistakes: &mut Mistakes
     };
     let mut read = |text: Option<&str>, field: &str| {
         let text = text?;
-        let duration = duration::parse(text);
+        let duration = parse_duration(text);
         if duration.is_none() {
             mistakes.push(format!(
                 "{at}.timeouts.{field} '{text}' is not a duration such as 10s, 500ms or 1h30m"

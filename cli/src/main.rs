@@ -1,6 +1,8 @@
 //! The `weft` command: what people touch. It parses words and prints; what it does lives in the libraries.
 
+mod cluster;
 mod inject;
+mod install;
 mod sandbox;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +22,8 @@ enum Command {
     /// A small cluster without a cluster: pods are network namespaces of this machine.
     #[command(subcommand)]
     Sandbox(sandbox::Command),
+    /// Prints what weft needs in a cluster: weft install | kubectl apply --server-side -f -
+    Install(install::Install),
     /// Shows what the webhook would make of a pod, without a cluster.
     Inject(inject::Inject),
     /// Is this machine fit, is everything up, and which pods are not meshed and why.
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
     // No runtime and no thread before this: `sandbox exec` and the shims enter namespaces, which belong to one thread.
     let done = match Arguments::parse().command {
         Command::Sandbox(command) => command.run(),
+        Command::Install(install) => install.run(),
         Command::Inject(inject) => inject.run(),
         Command::Check { state_dir } => {
             let mut findings = check::machine();

@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     role::{self, Direction, Role},
     tables::{Ask, Tables},
+    trace::Tracer,
 };
 
 /// The parts that live as long as the process.
@@ -46,6 +47,10 @@ pub struct Shared {
     pub redirects_set: Notify,
     /// Whether the listeners are bound.
     pub listening: AtomicBool,
+    /// Makes spans, where they are exported to somewhere.
+    pub tracer: Option<Tracer>,
+    /// Past its running: tunnels say that they end, since the process does.
+    pub farewell: Signal,
 }
 
 impl Shared {
@@ -64,6 +69,8 @@ impl Shared {
             silent_places: Arc::new(Semaphore::new(limits::SILENT_DIALS)),
             redirects_set: Notify::new(),
             listening: AtomicBool::new(false),
+            tracer: Tracer::new(&config),
+            farewell: Signal::new(),
             config,
         })
     }

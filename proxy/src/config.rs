@@ -26,6 +26,15 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+/// Where spans go, and which.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Otlp {
+    /// `http://host:port` of a receiver of OTLP over gRPC.
+    pub endpoint: String,
+    /// The share of traces that begin here and are recorded, from 0 to 1.
+    pub sampling: f64,
+}
+
 /// Everything that the environment says, ready for use.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -67,7 +76,12 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Time that connections have to end after SIGTERM.
     pub drain: Duration,
+    /// Where spans go; none are made where they go nowhere.
+    pub otlp: Option<Otlp>,
 }
+
+/// One trace in a hundred tells what is slow, and costs little.
+const DEFAULT_SAMPLING: f64 = 0.01;
 
 /// Everything that is wrong with the environment.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,6 +169,25 @@ fn host_and_port(value: &str) -> Result<String, String> {
             Ok(value.to_owned())
         }
         _ => Err(format!("'{value}' is not host:port")),
+    }
+}
+
+fn otlp_endpoint(value: &str) -> Result<String, String> {
+    let wrong = || format!("'{value}' is not http://host:port");
+    let uri: http::Uri = value.parse().map_err(|_| wrong())?;
+    match (uri.scheme_str(), uri.host(), uri.port_u16(), uri.path()) {
+        (Some("https"), ..) => Err(format!(
+            "'{value}': spans are exported without TLS, so have a collector inside of the cluster send them on with it"
+        )),
+        (Some("http"), Some(host), Some(_), "/") if !host.is_empty() && uri.query().is_none() => Ok(value.to_owned()),
+        _ => Err(wrong()),
+    }
+}
+
+fn ratio(value: &str) -> Result<f64, String> {
+    match value.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err(format!("'{value}' is not a number from 0 to 1")),
     }
 }
 
@@ -273,6 +306,13 @@ impl Config {
         let drain = r.optional(env::DRAIN_SECONDS, "seconds from 1 to 3600", limits::DRAIN, |value| {
             number(value, 1, 3600).map(Duration::from_secs)
         });
+        let otlp_endpoint = r.optional(
+            env::OTLP_ENDPOINT,
+            "http://host:4317, where OTLP over gRPC is taken",
+            None,
+            |value| otlp_endpoint(value).map(Some),
+        );
+        let sampling = r.optional(env::TRACE_SAMPLING, "a share, as 0.01", DEFAULT_SAMPLING, ratio);
         if let (Some(domain), Some(namespace), Some(account)) = (&trust_domain, &pod_namespace, &service_account)
             && let Err(bad) = Id::workload(domain, namespace, account)
         {
@@ -305,6 +345,9 @@ impl Config {
                 access_log: access_log?,
                 admin_socket: admin_socket?,
                 drain: drain?,
+                otlp: otlp_endpoint?
+                    .zip(sampling)
+                    .map(|(endpoint, sampling)| Otlp { endpoint, sampling }),
             })
         })();
         match config {
@@ -354,6 +397,14 @@ mod tests {
         assert_eq!(config.drain, limits::DRAIN);
         assert_eq!(config.access_log, AccessLog::Stdout);
         assert!((1..=4).contains(&config.workers));
+        assert_eq!(config.otlp, None);
+        let mut variables = good();
+        variables.insert(env::OTLP_ENDPOINT.into(), "http://collector.observe:4317".into());
+        let otlp = Config::from(&variables).unwrap().otlp.unwrap();
+        assert_eq!(
+            (otlp.endpoint.as_str(), otlp.sampling),
+            ("http://collector.observe:4317", 0.01)
+        );
     }
 
     #[test]
@@ -370,11 +421,13 @@ mod tests {
             (env::DRAIN_SECONDS, "-1"),
             (env::ACCESS_LOG, "stderr"),
             (env::SERVICE_ACCOUNT, "Web"),
+            (env::OTLP_ENDPOINT, "https://collector:4317"),
+            (env::TRACE_SAMPLING, "1.5"),
         ] {
             variables.insert(name.into(), value.into());
         }
         let Mistakes(mistakes) = Config::from(&variables).unwrap_err();
-        assert_eq!(mistakes.len(), 10, "{mistakes:#?}");
+        assert_eq!(mistakes.len(), 12, "{mistakes:#?}");
         let all = Mistakes(mistakes).to_string();
         for part in [
             "WEFT_POD_NAME is not set; set it to the pod's name (metadata.name)",
@@ -384,6 +437,8 @@ mod tests {
             "WEFT_WORKERS: '0' is not a number from 1 to 256",
             "WEFT_DRAIN_SECONDS: '-1' is not a number",
             "its ServiceAccount is not a DNS name",
+            "WEFT_OTLP_ENDPOINT: 'https://collector:4317': spans are exported without TLS",
+            "WEFT_TRACE_SAMPLING: '1.5' is not a number from 0 to 1",
         ] {
             assert!(all.contains(part), "{part}: {all}");
         }

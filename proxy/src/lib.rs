@@ -29,6 +29,7 @@ pub mod respond;
 pub mod record;
 pub mod metrics;
 pub mod access_log;
+pub mod trace;
 
 pub mod discovery;
 pub mod identity;

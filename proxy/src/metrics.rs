@@ -48,6 +48,13 @@ pub fn access_log_dropped() {
     ::metrics::counter!("weft_access_log_dropped_total").increment(1);
 }
 
+/// So many spans were exported, dropped since there was no place for them, or not taken by the receiver (failed).
+pub fn spans(outcome: &'static str, count: u64) {
+    if count > 0 {
+        ::metrics::counter!("weft_spans_total", "outcome" => outcome).increment(count);
+    }
+}
+
 /// A connection to an endpoint was opened, or could not be.
 pub fn hop_connection(hop: Hop, failed: Option<Reason>) {
     let outcome = failed.map_or("ok", Reason::label);
@@ -324,6 +331,7 @@ mod tests {
         retried(Direction::Outbound, Reason::ConnectRefused);
         limit_reached("HEAD");
         access_log_dropped();
+        spans("exported", 1);
         hop_connection(Hop::Mesh, None);
         certificate_expires(1.0);
         discovery_connected(true);

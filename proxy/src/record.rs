@@ -6,8 +6,8 @@
 //! `metrics.rs`' and `access_log.rs`' matter.
 
 use crate::{
-    app::Shared,
     access_log::{self, Line},
+    app::Shared,
     fault::{Fault, Reason, Stage},
     metrics::{self, Dimensions},
     trace,

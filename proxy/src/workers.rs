@@ -19,6 +19,7 @@ use crate::{
     config::{AccessLog, Config},
     discovery, identity, metrics,
     role::Role,
+    trace,
 };
 
 /// Runs until the drain is over.
@@ -53,6 +54,9 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
         task::spawn_forever("identity", identity::run(shared.clone()));
         task::spawn_forever("discovery", discovery::run(shared.clone(), asked));
         task::spawn_forever("sweep", sweep(shared.clone()));
+        if shared.tracer.is_some() {
+            task::spawn_forever("spans", trace::run(shared.clone()));
+        }
         let (of_port, of_socket) = (shared.clone(), shared.clone());
         task::spawn_forever("port", async move { told(admin::serve_port(port, of_port).await) });
         task::spawn_forever("socket", async move { told(admin::serve_socket(of_socket, filter).await) });
@@ -72,6 +76,10 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
     for worker in workers {
         // One that panicked has said so.
         let _ = worker.join();
+    }
+    if let Some(tracer) = &shared.tracer {
+        // What the last requests left: whoever is not there by now will not have it.
+        let _ = control.block_on(async { tokio::time::timeout(limits::SPAN_EXPORT_TIME, tracer.flush()).await });
     }
     access_log::flush();
     Ok(())

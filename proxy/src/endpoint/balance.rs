@@ -127,6 +127,11 @@ impl Load {
 
 /// Any number below `n`, which is not 0. Good enough to choose by, and nothing else.
 pub(crate) fn random_below(n: usize) -> usize {
+    ((u128::from(random()) * n as u128) >> 64) as usize
+}
+
+/// 64 bits that nobody else is likely to have, and that anybody could guess who has seen others.
+pub(crate) fn random() -> u64 {
     thread_local! {
         static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0) | 1);
     }
@@ -136,7 +141,7 @@ pub(crate) fn random_below(n: usize) -> usize {
         state.set(z);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
+        z ^ (z >> 31)
     })
 }
 

@@ -8,6 +8,10 @@ mod was;
 use crate::{
     fault::{Fault, Reason},
     respond,
+    trace::{
+        self,
+        context::{TRACEPARENT, TRACESTATE},
+    },
 };
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
@@ -81,6 +85,32 @@ impl Request {
     /// Whether the client, here or on the other side of the mesh, speaks HTTP/1.
     pub fn is_h1(&self) -> bool {
         matches!(self, Self::H1(_) | Self::H2(_, Some(_)))
+    }
+
+    /// The version of HTTP that the client speaks, here or on the other side of the mesh.
+    pub fn version(&self) -> &'static str {
+        let version = match self {
+            Self::H1(head) => Some(head.version()),
+            Self::H2(_, was) => was.as_ref().map(|was| was.version),
+        };
+        match version {
+            Some(Version::H10) => "1.0",
+            Some(Version::H11) => "1.1",
+            None => "2",
+        }
+    }
+
+    /// Sends the request on from within a span.
+    pub fn enter(&mut self, span: &trace::Open, changes: &mut Changes) {
+        let fields: &mut dyn Fields = match self {
+            Self::H1(_) => &mut changes.fields,
+            Self::H2(parts, _) => &mut parts.headers,
+        };
+        fields.set(&TRACEPARENT, &span.context().traceparent());
+        if span.is_root() {
+            // What stands there belongs to a trace that was malformed.
+            fields.remove(&TRACESTATE);
+        }
     }
 
     /// Whether it is a gRPC call.

@@ -132,6 +132,11 @@ const FAMILIES: &[(&str, Sort, &str)] = &[
         "Lines of the access log that were dropped because its queue was full.",
     ),
     (
+        "weft_spans_total",
+        Sort::Counter,
+        "Spans that ended, by outcome: exported, dropped because the queue was full, or failed to be taken by the receiver.",
+    ),
+    (
         "weft_discovery_connected",
         Sort::Gauge,
         "1 while the stream to the controller is up.",

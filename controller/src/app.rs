@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::sync::mpsc;
+use weft_proto::names::{IDENTITY_SERVICE_ACCOUNT, kubernetes::CA_BUNDLE};
 use weft_service::{
     admin,
     drain::{Phase, Signal},
@@ -13,10 +14,15 @@ use weft_service::{
 
 use crate::{
     answers::Answers,
-    config::{Config, Identity, Objects, Routes, Tokens},
+    api::{self, config_map::Keeper},
+    config::{CaSource, Config, Identity, Objects, Place, Routes, Tokens},
     issue::{
         self, Counts, Issuer, Quota,
-        ca::{self, CaFiles},
+        ca::{
+            Authority,
+            files::{self, CaFiles},
+            secret::CaSecret,
+        },
         own,
         token::{Check, OfLivingPods, SandboxTokens, TokenReviews},
     },
@@ -96,7 +102,12 @@ pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
         // An API server knows itself which pods are there.
         let in_files = |routes: &Routes| matches!(routes.objects, Objects::Directory(_));
         let pods = answers.clone().filter(|_| config.routes.as_ref().is_some_and(in_files));
-        ca = Some(start_identity(identity, pods, &config.trust_domain, &drain, &mut running, &mut parts).await?);
+        let scope = Scope {
+            trust_domain: &config.trust_domain,
+            place: &config.place,
+            drain: &drain,
+        };
+        ca = Some(start_identity(identity, pods, &scope, &mut running, &mut parts).await?);
     }
     if let Some((routes, answers)) = config.routes.zip(answers) {
         let ca = ca.map(|ca| (ca, life));
@@ -129,9 +140,7 @@ pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
 async fn check(tokens: &Tokens, pods: Option<Arc<Answers>>) -> anyhow::Result<Box<dyn Check>> {
     let file = match tokens {
         Tokens::Review => {
-            let client = kube::Client::try_default()
-                .await
-                .context("no API server to check tokens")?;
+            let client = api::client().await.context("no API server to check tokens")?;
             return Ok(Box::new(TokenReviews::new(client)));
         }
         Tokens::Sandbox(file) => file,
@@ -147,18 +156,53 @@ async fn check(tokens: &Tokens, pods: Option<Arc<Answers>>) -> anyhow::Result<Bo
     })
 }
 
+/// What the starting parts have in common.
+struct Scope<'a> {
+    trust_domain: &'a str,
+    place: &'a Place,
+    drain: &'a Signal,
+}
+
+/// The CA, followed by tasks of its own.
+async fn authority(source: &CaSource, scope: &Scope<'_>) -> anyhow::Result<Arc<Authority>> {
+    match source {
+        CaSource::Directory { path, create } => {
+            if *create {
+                files::create(path, scope.trust_domain)?;
+            }
+            let files = CaFiles::new(path, scope.trust_domain).context("--ca-dir")?;
+            let authority = files.authority().clone();
+            task::spawn_forever("ca files", files.follow());
+            Ok(authority)
+        }
+        CaSource::Secret { name, trust } => {
+            let client = api::client().await.context("--ca-secret: no way to an API server")?;
+            let namespace = scope.place.namespace.clone();
+            let secret = CaSecret::new(client.clone(), &namespace, name, scope.trust_domain);
+            task::spawn_forever("ca secret", secret.clone().follow());
+            if let Some(name) = trust.clone() {
+                let keeper = Keeper {
+                    client,
+                    namespace,
+                    name,
+                    key: CA_BUNDLE,
+                    component: IDENTITY_SERVICE_ACCOUNT,
+                };
+                task::spawn_forever("trust bundle", secret.clone().tell(keeper));
+            }
+            Ok(secret.authority().clone())
+        }
+    }
+}
+
 async fn start_identity(
     config: Identity,
     pods: Option<Arc<Answers>>,
-    trust_domain: &str,
-    drain: &Signal,
+    scope: &Scope<'_>,
     running: &mut Running,
     parts: &mut metrics::Parts,
-) -> anyhow::Result<Arc<CaFiles>> {
-    if config.create_ca {
-        ca::create(&config.ca_dir, trust_domain)?;
-    }
-    let ca = CaFiles::new(&config.ca_dir, trust_domain).context("--ca-dir")?;
+) -> anyhow::Result<Arc<Authority>> {
+    let ca = authority(&config.ca, scope).await?;
     let check = check(&config.tokens, pods).await?;
     let counts = Arc::new(Counts::default());
     let issuer = Issuer {
@@ -171,16 +215,17 @@ async fn start_identity(
     let listener = bind("--identity-listen", config.listen).await?;
     running.addresses.identity = Some(listener.address()?);
     let holder = Holder::new();
-    holder.set(own::signed(&ca, &config.id, config.leaf_life).context("the controller's own certificate")?);
+    if ca.current().is_some() {
+        holder.set(own::signed(&ca, &config.id, config.leaf_life).context("the controller's own certificate")?);
+    }
     parts.holders.push(holder.clone());
     parts.ca = Some(ca.clone());
     parts.counts = Some(counts);
-    task::spawn_forever("ca files", ca.clone().follow());
     task::spawn_forever(
         "own certificate",
         own::from_ca(holder.clone(), ca.clone(), config.id, config.leaf_life),
     );
-    let served = issue::serve(listener, holder, Arc::new(issuer), drain.clone());
+    let served = issue::serve(listener, holder, Arc::new(issuer), scope.drain.clone());
     running.servers.push(task::spawn("identity", served));
     Ok(ca)
 }
@@ -188,7 +233,7 @@ async fn start_identity(
 async fn start_routes(
     config: Routes,
     answers: Arc<Answers>,
-    ca: Option<(Arc<CaFiles>, Duration)>,
+    ca: Option<(Arc<Authority>, Duration)>,
     drain: &Signal,
     running: &mut Running,
     parts: &mut metrics::Parts,
@@ -209,7 +254,9 @@ async fn start_routes(
     let holder = Holder::new();
     match (ca, config.remote) {
         (Some((ca, life)), _) => {
-            holder.set(own::signed(&ca, &config.id, life).context("the controller's own certificate")?);
+            if ca.current().is_some() {
+                holder.set(own::signed(&ca, &config.id, life).context("the controller's own certificate")?);
+            }
             task::spawn_forever("own certificate", own::from_ca(holder.clone(), ca, config.id, life));
         }
         (None, Some(remote)) => {

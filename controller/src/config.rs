@@ -1,10 +1,17 @@
 //! Flags → configuration. What was given is read as text, so that all mistakes are told together.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Parser;
 use weft_proto::{
-    names::{DEFAULT_TRUST_DOMAIN, IDENTITY_SERVICE_ACCOUNT, ROUTES_SERVICE_ACCOUNT, SYSTEM_NAMESPACE, port},
+    names::{
+        DEFAULT_TRUST_DOMAIN, IDENTITY_SERVICE_ACCOUNT, LEAF_LIFE, ROUTES_SERVICE_ACCOUNT, SYSTEM_NAMESPACE, env, port,
+    },
     skip::Cidrs,
 };
 use weft_service::spiffe::{self, Id};
@@ -33,6 +40,13 @@ pub struct Raw {
     /// Make ca.crt and ca.key when both are missing: a root for one year.
     #[arg(long)]
     pub create_ca: bool,
+    /// With --kubernetes, instead of --ca-dir: Secret with the keys ca.crt, ca.key and, for further roots, ca-bundle.crt;
+    /// made when it is missing, with a root for one year; followed.
+    #[arg(long, value_name = "NAME")]
+    pub ca_secret: Option<String>,
+    /// With --ca-secret: ConfigMap of which the key ca-bundle.crt is kept equal to the roots that peers may chain to.
+    #[arg(long, value_name = "NAME")]
+    pub trust_config_map: Option<String>,
     /// Life of a workload certificate, as 24h, 90m or 60s: 10 s to 168h.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub leaf_life: String,
@@ -46,6 +60,7 @@ pub struct Raw {
     #[arg(long, value_name = "FILE")]
     pub sandbox_token_key: Option<PathBuf>,
     /// Ranges of the cluster's pods and Services, as 10.0.0.0/8,fd00::/8. An address inside that nothing has is unknown, not outside.
+    /// Without it they are taken from the Nodes and ServiceCIDRs that are there.
     #[arg(long, value_name = "CIDRS", default_value = "")]
     pub cluster_cidrs: String,
     /// Where /live, /ready and /metrics are served: plain HTTP, GET only.
@@ -80,6 +95,48 @@ pub enum Tokens {
     Review,
 }
 
+/// Where the CA comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaSource {
+    /// Files.
+    Directory {
+        /// Where they are.
+        path: PathBuf,
+        /// Make them when they are missing.
+        create: bool,
+    },
+    /// An API server.
+    Secret {
+        /// The Secret with the CA.
+        name: String,
+        /// The ConfigMap that tells its roots.
+        trust: Option<String>,
+    },
+}
+
+/// Which pod this is, where it is one.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The namespace of weft's own objects.
+    pub namespace: String,
+    /// The pod's name, or one that nobody else has.
+    pub pod: String,
+}
+
+impl Place {
+    /// As the environment says.
+    fn of_environment() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        Self {
+            namespace: variable(env::POD_NAMESPACE).unwrap_or_else(|| SYSTEM_NAMESPACE.to_owned()),
+            pod: variable(env::POD_NAME).unwrap_or_else(|| {
+                let random = RandomState::new().hash_one(std::process::id());
+                format!("weft-controller-{random:016x}")
+            }),
+        }
+    }
+}
+
 /// The part of role `routes`.
 #[derive(Clone, Debug)]
 pub struct Routes {
@@ -100,10 +157,8 @@ pub struct Routes {
 pub struct Identity {
     /// Listener of the identity service.
     pub listen: SocketAddr,
-    /// The CA's files.
-    pub ca_dir: PathBuf,
-    /// Make them when they are missing.
-    pub create_ca: bool,
+    /// Where the CA comes from.
+    pub ca: CaSource,
     /// Life of a leaf.
     pub leaf_life: Duration,
     /// How tokens are checked.
@@ -117,6 +172,8 @@ pub struct Identity {
 pub struct Config {
     /// The SPIFFE trust domain.
     pub trust_domain: String,
+    /// Which pod this is.
+    pub place: Place,
     /// Listener of the admin server.
     pub admin: SocketAddr,
     /// Answers proxies.
@@ -159,6 +216,8 @@ impl Config {
             trust_domain,
             ca_dir,
             create_ca,
+            ca_secret,
+            trust_config_map,
             leaf_life,
             discovery_listen,
             identity_listen,
@@ -189,8 +248,7 @@ impl Config {
         let listen_identity = mistakes.address("--identity-listen", &identity_listen);
         let cidrs: Result<Cidrs, _> = cluster_cidrs.parse().map_err(|bad| format!("--cluster-cidrs: {bad}"));
         let cidrs = mistakes.of(cidrs);
-        let life = translate::parse_duration(&leaf_life)
-            .filter(|life| (Duration::from_secs(10)..=Duration::from_secs(7 * 24 * 3600)).contains(life));
+        let life = translate::parse_duration(&leaf_life).filter(|life| LEAF_LIFE.contains(life));
         let life = mistakes.need(
             life,
             &format!("--leaf-life: '{leaf_life}' is not a duration from 10s to 168h, such as 24h or 60s"),
@@ -216,11 +274,32 @@ impl Config {
         };
         let who = |account| Id::workload(&trust_domain, SYSTEM_NAMESPACE, account).ok();
         let (routes_id, identity_id) = (who(ROUTES_SERVICE_ACCOUNT), who(IDENTITY_SERVICE_ACCOUNT));
-        let ca_dir = if is_identity {
-            mistakes.need(ca_dir, "--ca-dir DIR is needed to sign certificates")
-        } else {
-            None
+        let ca = match (ca_dir, ca_secret) {
+            _ if !is_identity => None,
+            (Some(_), Some(_)) => mistakes.need(None, "--ca-dir and --ca-secret exclude each other"),
+            (Some(path), None) => Some(CaSource::Directory {
+                path,
+                create: create_ca,
+            }),
+            (None, Some(_)) if create_ca => mistakes.need(
+                None,
+                "--create-ca goes with --ca-dir: a Secret that is missing is always made",
+            ),
+            (None, Some(_)) if objects != Some(Objects::Kubernetes) => {
+                mistakes.need(None, "--ca-secret needs --kubernetes")
+            }
+            (None, Some(name)) => Some(CaSource::Secret {
+                name,
+                trust: trust_config_map.clone(),
+            }),
+            (None, None) => mistakes.need(
+                None,
+                "--ca-dir DIR, or with --kubernetes --ca-secret NAME, is needed to sign certificates",
+            ),
         };
+        if trust_config_map.is_some() && matches!(ca, Some(CaSource::Directory { .. })) {
+            mistakes.0.push("--trust-config-map goes with --ca-secret".into());
+        }
         let remote = if is_routes && !is_identity {
             let address = mistakes.need(
                 identity_address,
@@ -253,8 +332,7 @@ impl Config {
         let identity = is_identity.then_some(()).and_then(|()| {
             Some(Identity {
                 listen: listen_identity?,
-                ca_dir: ca_dir?,
-                create_ca,
+                ca: ca?,
                 leaf_life: life?,
                 tokens: tokens?,
                 id: identity_id?,
@@ -263,6 +341,7 @@ impl Config {
         match (admin, mistakes.0.is_empty()) {
             (Some(admin), true) => Ok(Self {
                 trust_domain,
+                place: Place::of_environment(),
                 admin,
                 routes,
                 identity,
@@ -327,6 +406,29 @@ mod tests {
         let identity = config(&["--role", "identity", "--kubernetes", "--ca-dir", "ca"]).unwrap();
         assert!(identity.routes.is_none());
         assert_eq!(identity.identity.unwrap().tokens, Tokens::Review);
+        let secret = [
+            "--role",
+            "identity",
+            "--kubernetes",
+            "--ca-secret",
+            "s",
+            "--trust-config-map",
+            "t",
+        ];
+        let ca = config(&secret).unwrap().identity.unwrap().ca;
+        let (name, trust) = ("s".to_owned(), Some("t".to_owned()));
+        assert_eq!(ca, CaSource::Secret { name, trust });
+        for wrong in [
+            &["--ca-dir", "d"][..],
+            &["--create-ca"],
+            &["--ca-dir", "d", "--create-ca"],
+        ] {
+            assert_eq!(
+                config(&[&secret[..], wrong].concat()).unwrap_err().len(),
+                1,
+                "{wrong:?}"
+            );
+        }
         assert_eq!(config(&["--role", "routes", "--kubernetes"]).unwrap_err().len(), 3);
     }
 

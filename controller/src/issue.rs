@@ -1,6 +1,6 @@
 //! Workload certificates: who may have one, for whom it is, and how long it lives.
 //!
-//! A caller is who its token says ([`token`]); of its request only the public key is taken. The CA's files are followed
+//! A caller is who its token says ([`token`]); of its request only the public key is taken. The CA is followed
 //! ([`ca`]), so that roots and keys rotate without a restart. The controller's own certificates come from here, too
 //! ([`own`]).
 
@@ -33,13 +33,13 @@ use weft_service::{
 };
 
 use crate::{listen::Listener, serve};
-use ca::{CaFiles, Refused};
+use ca::{Authority, Refused};
 use token::{Check, Claim};
 
 /// Signs certificates for callers.
 pub struct Issuer {
     /// The CA, followed.
-    pub ca: Arc<CaFiles>,
+    pub ca: Arc<Authority>,
     /// How callers prove who they are.
     pub check: Box<dyn Check>,
     /// Life of a leaf.
@@ -107,7 +107,10 @@ impl Issuer {
                     Status::unavailable(format!("the token cannot be checked now: {why}"))
                 }
             })?;
-        let ca = self.ca.current();
+        let ca = self
+            .ca
+            .current()
+            .ok_or_else(|| Status::unavailable("there is no CA yet; ask again"))?;
         let id = Id::workload(ca.trust_domain(), &claim.namespace, &claim.service_account)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if !self.quota.take(&claim, Instant::now()) {
@@ -120,7 +123,7 @@ impl Issuer {
         let leaf = ca
             .sign(&id, &key, self.life, SystemTime::now())
             .map_err(|refused| match refused {
-                Refused::Expired(_) => Status::failed_precondition(refused.to_string()),
+                Refused::Expired(_) | Refused::Ending(_) => Status::failed_precondition(refused.to_string()),
                 Refused::Signing(_) => Status::internal(refused.to_string()),
             })?;
         tracing::info!(%id, pod = %claim.pod_name, serial = %leaf.serial, "certificate issued");

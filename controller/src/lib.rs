@@ -1,8 +1,9 @@
 //! The controller: watches the cluster, compiles routes, answers proxies, signs workload certificates.
 //!
 //! The modules in the order in which an object becomes an answer, then who signs certificates, then what runs it all.
-//! Only [`watch`] and [`issue`] talk to an API server.
+//! [`api`] is the way to an API server, for those that talk to one.
 
+pub mod api;
 pub mod objects;
 pub mod watch;
 pub mod translate;

@@ -10,7 +10,7 @@ use weft_service::tls::Holder;
 
 use crate::{
     answers::Answers,
-    issue::{Counts, ca::CaFiles},
+    issue::{Counts, ca::Authority},
 };
 
 /// What the figures are read from; absent parts are of another role.
@@ -21,7 +21,7 @@ pub struct Parts {
     /// Role routes.
     pub answers: Option<Arc<Answers>>,
     /// Role identity.
-    pub ca: Option<Arc<CaFiles>>,
+    pub ca: Option<Arc<Authority>>,
     /// Role identity.
     pub counts: Option<Arc<Counts>>,
 }
@@ -31,6 +31,9 @@ impl Parts {
     pub fn ready(&self) -> Result<(), String> {
         let now = SystemTime::now();
         let mut missing = Vec::new();
+        if self.ca.as_ref().is_some_and(|ca| ca.current().is_none()) {
+            missing.push("there is no CA yet".to_owned());
+        }
         for holder in &self.holders {
             match holder.current() {
                 None => missing.push("no certificate yet".to_owned()),
@@ -95,8 +98,8 @@ impl Parts {
         ends.dedup_by(|one, other| one.0 == other.0);
         let help = "When the controller's own certificates end, in seconds since 1970.";
         family("weft_certificate_expiry_timestamp_seconds", "gauge", help, ends);
-        if let Some(ca) = &self.ca {
-            let end = vec![(String::new(), seconds(ca.current().not_after()))];
+        if let Some(ca) = self.ca.as_ref().and_then(|ca| ca.current()) {
+            let end = vec![(String::new(), seconds(ca.not_after()))];
             let help = "When the CA's certificate ends, in seconds since 1970.";
             family("weft_ca_expiry_timestamp_seconds", "gauge", help, end);
         }

@@ -14,9 +14,9 @@ use std::{fmt, sync::Arc};
 
 use weft_route::rule;
 
-pub use weft_proto::duration::parse as parse_duration;
 pub use grpc_route::translate as grpc_route;
 pub use http_route::translate as http_route;
+pub use weft_proto::duration::parse as parse_duration;
 
 use crate::cluster::{
     read::Mistakes,

@@ -360,8 +360,8 @@ async fn t48_discovery_is_closed_to_who_has_no_certificate_of_the_mesh() {
     assert!(follow(nobody).await.is_err());
     // Another CA's certificate for the same name.
     let elsewhere = tempfile::tempdir().unwrap();
-    ca::create(elsewhere.path(), "cluster.local").unwrap();
-    let theirs = ca::Ca::load(elsewhere.path(), "cluster.local").unwrap();
+    ca::files::create(elsewhere.path(), "cluster.local").unwrap();
+    let theirs = ca::files::load(elsewhere.path(), "cluster.local").unwrap();
     let (pair, csr) = request(|_| {});
     let id = Id::workload("cluster.local", "shop", "cart").unwrap();
     let key = ca::public_key(&csr).unwrap();
@@ -464,7 +464,7 @@ async fn t52_a_stream_ends_when_its_caller_is_trusted_no_longer() {
     proxy.next().await.unwrap();
     // Another CA in the place of the old one.
     let next = tempfile::tempdir().unwrap();
-    ca::create(next.path(), "cluster.local").unwrap();
+    ca::files::create(next.path(), "cluster.local").unwrap();
     for name in ["ca.key", "ca.crt"] {
         fs::copy(next.path().join(name), world.path(&format!("ca/{name}.new"))).unwrap();
     }

@@ -1,25 +1,28 @@
-//! The certificate authority: its files, and what it signs.
+//! The certificate authority: what it is made of, and what it signs.
 //!
 //! `ca.crt` holds the certificate that signs, and behind it the intermediates up to the root where there are some; `ca.key`
-//! its key; `ca-bundle.crt`, which may be missing, further roots that peers may chain to. All are read anew when they
-//! change; what cannot be read leaves the last good CA in place.
+//! its key; `ca-bundle.crt`, which may be missing, further roots that peers may chain to. They come from a directory
+//! ([`files`]) or from a Secret ([`secret`]), and are read anew when they change; what cannot be read leaves the last good CA
+//! in place.
+
+pub mod files;
+pub mod secret;
 
 use std::{
-    fs, io,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
+use anyhow::{Context, ensure};
+use arc_swap::ArcSwapOption;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PublicKey, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
+use weft_proto::names::kubernetes::{CA_BUNDLE as BUNDLE, CA_CERTIFICATE as CERTIFICATE, CA_KEY as KEY};
 use weft_service::{
     spiffe::Id,
     tls::{self, Bundle},
@@ -29,8 +32,10 @@ use weft_service::{
 const SKEW: Duration = Duration::from_secs(60);
 /// Life of a CA that the controller makes itself.
 const CA_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How often the files are looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// A CA that ends sooner signs no more: its leaves would end before they are of use, and be asked for in a circle.
+const LEAST_LEFT: Duration = Duration::from_secs(10);
+/// A CA that ends sooner is spoken of in the log.
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A loaded authority.
 pub struct Ca {
@@ -46,8 +51,11 @@ pub struct Ca {
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// A leaf cannot outlive its CA, and an expired CA would sign what nobody believes.
-    #[error("the CA's own certificate has expired {} s ago; put a new one into --ca-dir", .0.as_secs())]
+    #[error("the CA's own certificate has expired {} s ago; put a new one into its Secret or directory", .0.as_secs())]
     Expired(Duration),
+    /// What is left is too short for a leaf.
+    #[error("the CA's own certificate ends in {} s; put a new one into its Secret or directory", .0.as_secs())]
+    Ending(Duration),
     /// The library failed.
     #[error("signing failed: {0}")]
     Signing(#[from] rcgen::Error),
@@ -71,39 +79,36 @@ pub fn public_key(csr: &[u8]) -> Result<PublicKey, String> {
 }
 
 impl Ca {
-    /// Reads the authority of a directory.
-    pub fn load(directory: &Path, trust_domain: &str) -> anyhow::Result<Self> {
-        use anyhow::{Context, ensure};
-        let read = |name: &str| {
-            let path = directory.join(name);
-            fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))
-        };
-        let chain = tls::certificates(&read(CERTIFICATE)?).with_context(|| place(directory, CERTIFICATE))?;
-        let key = String::from_utf8(read(KEY)?)
+    /// Reads the authority from its texts. `place` says where each stands, for messages.
+    pub fn read(texts: &Texts, place: impl Fn(&str) -> String, trust_domain: &str) -> anyhow::Result<Self> {
+        let chain = tls::certificates(&texts.certificate).with_context(|| place(CERTIFICATE))?;
+        let key = std::str::from_utf8(&texts.key)
             .ok()
-            .and_then(|pem| KeyPair::from_pem(&pem).ok());
-        let key = key.with_context(|| format!("{}: no private key in PKCS#8 PEM", place(directory, KEY)))?;
+            .and_then(|pem| KeyPair::from_pem(pem).ok());
+        let key = key.with_context(|| format!("{}: no private key in PKCS#8 PEM", place(KEY)))?;
         let signing = chain.first().context("a PEM text has a certificate")?;
         let (_, parsed) = x509_parser::parse_x509_certificate(signing)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", place(directory, CERTIFICATE)))?;
+            .map_err(|error| anyhow::anyhow!("{}: {error}", place(CERTIFICATE)))?;
         ensure!(
             parsed.public_key().raw == key.subject_public_key_info(),
             "{} is not the key of {}",
-            place(directory, KEY),
-            place(directory, CERTIFICATE)
+            place(KEY),
+            place(CERTIFICATE)
         );
         ensure!(
             parsed.is_ca(),
             "{}: the first certificate is not a CA's",
-            place(directory, CERTIFICATE)
+            place(CERTIFICATE)
         );
-        let (_, not_after) = tls::validity(signing).context("the CA's validity cannot be read")?;
+        // A leaf must not outlive anything that it is proven with.
+        let ends: Option<Vec<SystemTime>> = chain.iter().map(|one| Some(tls::validity(one)?.1)).collect();
+        let not_after = ends
+            .and_then(|ends| ends.into_iter().min())
+            .context("the CA's validity cannot be read")?;
 
         let (mut roots, intermediates): (Vec<_>, Vec<_>) = chain.iter().cloned().partition(is_self_issued);
-        match fs::read(directory.join(BUNDLE)) {
-            Ok(pem) => roots.extend(tls::certificates(&pem).with_context(|| place(directory, BUNDLE))?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| place(directory, BUNDLE)),
+        if let Some(pem) = &texts.bundle {
+            roots.extend(tls::certificates(pem).with_context(|| place(BUNDLE))?);
         }
         let mut seen = Vec::new();
         roots.retain(|root| {
@@ -115,10 +120,10 @@ impl Ca {
         ensure!(
             !roots.is_empty(),
             "there is no root: {} has intermediates only, and {} adds none",
-            place(directory, CERTIFICATE),
-            place(directory, BUNDLE)
+            place(CERTIFICATE),
+            place(BUNDLE)
         );
-        let bundle = Bundle::new(roots).with_context(|| place(directory, BUNDLE))?;
+        let bundle = Bundle::new(roots).with_context(|| place(BUNDLE))?;
         let issuer = rcgen::Issuer::from_ca_cert_der(signing, key)?;
         Ok(Self {
             issuer,
@@ -139,7 +144,12 @@ impl Ca {
         &self.bundle
     }
 
-    /// When the signing certificate ends.
+    /// [`Ca::bundle`] in PEM.
+    pub fn bundle_pem(&self) -> String {
+        self.bundle.certificates().iter().map(|one| pem(one)).collect()
+    }
+
+    /// When the signing certificate ends, or the first of those above it.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
@@ -148,6 +158,10 @@ impl Ca {
     pub fn sign(&self, id: &Id, key: &PublicKey, life: Duration, now: SystemTime) -> Result<Leaf, Refused> {
         if let Ok(ago) = now.duration_since(self.not_after) {
             return Err(Refused::Expired(ago));
+        }
+        let left = self.not_after.duration_since(now).unwrap_or_default();
+        if left < LEAST_LEFT {
+            return Err(Refused::Ending(left));
         }
         let not_after = whole_seconds((now + life).min(self.not_after));
         let mut serial = [0; 16];
@@ -191,97 +205,73 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
-const CERTIFICATE: &str = "ca.crt";
-const KEY: &str = "ca.key";
-const BUNDLE: &str = "ca-bundle.crt";
-
-fn place(directory: &Path, name: &str) -> String {
-    directory.join(name).display().to_string()
+/// RFC 7468: base64 in lines of 64.
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in BASE64_STANDARD.encode(certificate).as_bytes().chunks(64) {
+        text.extend(line.iter().map(|byte| char::from(*byte)));
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
 }
 
 fn is_self_issued(certificate: &CertificateDer<'static>) -> bool {
     x509_parser::parse_x509_certificate(certificate).is_ok_and(|(_, one)| one.subject() == one.issuer())
 }
 
-/// Makes a root with its key, unless there is one. The key is readable for its owner only.
-pub fn create(directory: &Path, trust_domain: &str) -> anyhow::Result<()> {
-    use anyhow::{Context, bail};
-    let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
-    match (certificate.exists(), key.exists()) {
-        (true, true) => return Ok(()),
-        (false, false) => {}
-        (true, false) => bail!(
-            "{} is there and {} is not; remove it, or add its key",
-            certificate.display(),
-            key.display()
-        ),
-        (false, true) => bail!(
-            "{} is there and {} is not; remove it, or add its certificate",
-            key.display(),
-            certificate.display()
-        ),
+/// What an authority is read from, each in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Texts {
+    /// The signing certificate and what is above it.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Further roots.
+    pub bundle: Option<Vec<u8>>,
+}
+
+impl Texts {
+    /// A new root with its key.
+    pub fn generate(trust_domain: &str) -> anyhow::Result<Self> {
+        let now = SystemTime::now();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "weft");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("weft CA of {trust_domain}"));
+        params.not_before = whole_seconds(now - SKEW).into();
+        params.not_after = whole_seconds(now + CA_LIFE).into();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let pair = KeyPair::generate()?;
+        let root = params.self_signed(&pair)?;
+        Ok(Self {
+            certificate: root.pem().into_bytes(),
+            key: pair.serialize_pem().into_bytes(),
+            bundle: None,
+        })
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory)
-        .with_context(|| directory.display().to_string())?;
-    let now = SystemTime::now();
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "weft");
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("weft CA of {trust_domain}"));
-    params.not_before = whole_seconds(now - SKEW).into();
-    params.not_after = whole_seconds(now + CA_LIFE).into();
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let pair = KeyPair::generate()?;
-    let root = params.self_signed(&pair)?;
-    // The key first: a certificate without its key would be in the way for ever.
-    write(&key, &pair.serialize_pem(), 0o600)?;
-    write(&certificate, &root.pem(), 0o644)?;
-    tracing::info!(certificate = %certificate.display(), "made a CA");
-    Ok(())
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    use anyhow::Context;
-    let open = || {
-        fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)
-    };
-    open()
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| path.display().to_string())
-}
-
-/// The authority of a directory, followed.
-pub struct CaFiles {
-    directory: PathBuf,
-    trust_domain: String,
-    current: ArcSwap<Ca>,
+/// The authority now, wherever it comes from. There may be none yet.
+pub struct Authority {
+    current: ArcSwapOption<Ca>,
     changes: watch::Sender<u64>,
 }
 
-impl CaFiles {
-    /// Loads it for the first time.
-    pub fn new(directory: &Path, trust_domain: &str) -> anyhow::Result<Arc<Self>> {
-        let ca = Ca::load(directory, trust_domain)?;
-        Ok(Arc::new(Self {
-            directory: directory.to_owned(),
-            trust_domain: trust_domain.to_owned(),
-            current: ArcSwap::from_pointee(ca),
+impl Default for Authority {
+    fn default() -> Self {
+        Self {
+            current: ArcSwapOption::empty(),
             changes: watch::Sender::new(0),
-        }))
+        }
     }
+}
 
+impl Authority {
     /// The authority now.
-    pub fn current(&self) -> Arc<Ca> {
+    pub fn current(&self) -> Option<Arc<Ca>> {
         self.current.load_full()
     }
 
@@ -290,49 +280,32 @@ impl CaFiles {
         self.changes.subscribe()
     }
 
-    /// Follows the files for ever.
-    pub async fn follow(self: Arc<Self>) {
-        let mut seen = self.stamps();
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            self.look(&mut seen);
+    /// Waits until there is one.
+    pub async fn loaded(&self) {
+        let mut changes = self.changes();
+        while self.current().is_none() {
+            // Cannot fail: `self` holds the sender.
+            let _ = changes.changed().await;
         }
     }
 
-    /// Loads the files anew if they have changed since they were `seen`.
-    fn look(&self, seen: &mut Stamps) {
-        let now = self.stamps();
-        if now == std::mem::replace(seen, now) {
-            return;
+    fn replace(&self, ca: Ca) {
+        let old = self.current();
+        let roots = ca.bundle.certificates();
+        if let Ok(left) = ca.not_after.duration_since(SystemTime::now())
+            && left < SOON
+        {
+            tracing::warn!(left = ?left, "the CA's certificate ends soon; put a new one in its place");
         }
-        match Ca::load(&self.directory, &self.trust_domain) {
-            Ok(ca) => {
-                tracing::info!(roots = ca.bundle().certificates().len(), "the CA's files have changed");
-                self.current.store(Arc::new(ca));
-                self.changes.send_modify(|count| *count += 1);
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(error, "the CA's files have changed and cannot be used; the last stay");
-            }
+        let dropped = |old: &Ca| old.bundle.certificates().iter().any(|root| !roots.contains(root));
+        if old.as_deref().is_some_and(dropped) {
+            tracing::warn!(
+                "a root that was trusted has gone from the bundle: workloads whose certificates lead to it are refused until \
+                 they have new ones; to change roots unharmed, keep the old one in {BUNDLE} for a day"
+            );
         }
-    }
-
-    fn stamps(&self) -> Stamps {
-        [CERTIFICATE, KEY, BUNDLE].map(|name| {
-            let metadata = fs::metadata(self.directory.join(name)).ok()?;
-            Some((metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
-        })
-    }
-}
-
-/// Inode, size and time of change of each file that is there.
-type Stamps = [Option<(u64, u64, i64, i64)>; 3];
-
-#[cfg(test)]
-impl CaFiles {
-    /// One look, as at the next tick.
-    pub(super) fn look_again(&self) {
-        self.look(&mut [None; 3]);
+        tracing::info!(roots = roots.len(), "have the CA");
+        self.current.store(Some(Arc::new(ca)));
+        self.changes.send_modify(|count| *count += 1);
     }
 }

@@ -18,10 +18,11 @@ use weft_service::{
     tls::{self, Bundle, Credentials, Holder},
 };
 
-use super::{ca::CaFiles, client};
+use super::{ca::Authority, client};
 
 /// Keeps a holder filled from the CA that this process holds.
-pub async fn from_ca(holder: Arc<Holder>, ca: Arc<CaFiles>, id: Id, life: Duration) {
+pub async fn from_ca(holder: Arc<Holder>, ca: Arc<Authority>, id: Id, life: Duration) {
+    ca.loaded().await;
     let changes = ca.changes();
     keep(holder, Some(changes), || {
         let credentials = signed(&ca, &id, life);
@@ -31,8 +32,8 @@ pub async fn from_ca(holder: Arc<Holder>, ca: Arc<CaFiles>, id: Id, life: Durati
 }
 
 /// Credentials for `id`, signed now.
-pub fn signed(ca: &CaFiles, id: &Id, life: Duration) -> anyhow::Result<Credentials> {
-    let ca = ca.current();
+pub fn signed(ca: &Authority, id: &Id, life: Duration) -> anyhow::Result<Credentials> {
+    let ca = ca.current().context("there is no CA yet")?;
     let pair = KeyPair::generate()?;
     let csr = CertificateParams::default().serialize_request(&pair)?;
     let key = super::ca::public_key(csr.der()).map_err(anyhow::Error::msg)?;

@@ -7,7 +7,10 @@ use rustls::pki_types::CertificateDer;
 use weft_service::tls::{self, Bundle};
 
 use super::{
-    ca::{self, Ca, CaFiles},
+    ca::{
+        self, Ca,
+        files::{CaFiles, create, load},
+    },
     *,
 };
 
@@ -16,7 +19,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn directory() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    ca::create(directory.path(), DOMAIN).unwrap();
+    create(directory.path(), DOMAIN).unwrap();
     directory
 }
 
@@ -51,19 +54,19 @@ fn a_made_ca_is_kept_and_its_key_is_for_its_owner_only() {
     let directory = directory();
     assert_eq!(modulo(&directory.path().join("ca.key")), 0o600);
     let before = fs::read(directory.path().join("ca.crt")).unwrap();
-    ca::create(directory.path(), DOMAIN).unwrap();
+    create(directory.path(), DOMAIN).unwrap();
     assert_eq!(fs::read(directory.path().join("ca.crt")).unwrap(), before);
     fs::remove_file(directory.path().join("ca.key")).unwrap();
-    let error = ca::create(directory.path(), DOMAIN).unwrap_err().to_string();
+    let error = create(directory.path(), DOMAIN).unwrap_err().to_string();
     assert!(error.contains("ca.key is not"), "{error}");
-    let error = format!("{:#}", Ca::load(directory.path(), DOMAIN).err().unwrap());
+    let error = format!("{:#}", load(directory.path(), DOMAIN).err().unwrap());
     assert!(error.contains("ca.key cannot be read"), "{error}");
 }
 
 #[test]
 fn a_leaf_has_one_id_and_one_day_and_is_no_ca() {
     let directory = directory();
-    let ca = Ca::load(directory.path(), DOMAIN).unwrap();
+    let ca = load(directory.path(), DOMAIN).unwrap();
     let now = SystemTime::now();
     let leaf = sign(&ca, DAY).unwrap();
     assert_eq!(leaf.chain.len(), 1, "the root does not travel");
@@ -92,7 +95,7 @@ fn a_leaf_has_one_id_and_one_day_and_is_no_ca() {
 #[test]
 fn t53_whatever_a_request_asks_for_only_its_key_is_taken() {
     let directory = directory();
-    let ca = Ca::load(directory.path(), DOMAIN).unwrap();
+    let ca = load(directory.path(), DOMAIN).unwrap();
     let (pair, csr) = request(|params| {
         let uri = "spiffe://cluster.local/ns/weft-system/sa/weft-identity".to_owned();
         params.subject_alt_names = vec![
@@ -151,14 +154,23 @@ fn f21_nothing_is_signed_past_the_cas_own_end() {
     let directory = tempfile::tempdir().unwrap();
     let end = SystemTime::now() + Duration::from_secs(600);
     root(directory.path(), end);
-    let leaf = sign(&Ca::load(directory.path(), DOMAIN).unwrap(), DAY).unwrap();
+    let leaf = sign(&load(directory.path(), DOMAIN).unwrap(), DAY).unwrap();
     assert!(leaf.not_after <= end, "a leaf does not outlive its CA");
-    root(directory.path(), SystemTime::now() - Duration::from_secs(60));
-    let error = sign(&Ca::load(directory.path(), DOMAIN).unwrap(), DAY)
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(error.contains("has expired") && error.contains("--ca-dir"), "{error}");
+    let refused = |end: SystemTime| {
+        root(directory.path(), end);
+        let refused = sign(&load(directory.path(), DOMAIN).unwrap(), DAY).err();
+        refused.unwrap().to_string()
+    };
+    let error = refused(SystemTime::now() - Duration::from_secs(60));
+    assert!(
+        error.contains("has expired") && error.contains("its Secret or directory"),
+        "{error}"
+    );
+    let error = refused(SystemTime::now() + Duration::from_secs(5));
+    assert!(
+        error.contains("ends in ") && error.contains("its Secret or directory"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -179,11 +191,11 @@ fn an_intermediate_signs_and_the_root_comes_from_the_bundle() {
     let intermediate = params.signed_by(&key, &issuer).unwrap();
     fs::write(directory.path().join("ca.key"), key.serialize_pem()).unwrap();
     fs::write(directory.path().join("ca.crt"), intermediate.pem()).unwrap();
-    let error = format!("{:#}", Ca::load(directory.path(), DOMAIN).err().unwrap());
+    let error = format!("{:#}", load(directory.path(), DOMAIN).err().unwrap());
     assert!(error.contains("there is no root"), "{error}");
     fs::write(directory.path().join("ca-bundle.crt"), root.pem()).unwrap();
 
-    let ca = Ca::load(directory.path(), DOMAIN).unwrap();
+    let ca = load(directory.path(), DOMAIN).unwrap();
     let (pair, csr) = request(|_| {});
     let leaf = ca
         .sign(&cart(), &ca::public_key(&csr).unwrap(), DAY, SystemTime::now())
@@ -206,7 +218,7 @@ fn an_intermediate_signs_and_the_root_comes_from_the_bundle() {
 fn a_ca_whose_files_do_not_fit_is_refused_with_the_file_s_name() {
     let (one, other) = (directory(), directory());
     fs::copy(other.path().join("ca.key"), one.path().join("ca.key")).unwrap();
-    let error = format!("{:#}", Ca::load(one.path(), DOMAIN).err().unwrap());
+    let error = format!("{:#}", load(one.path(), DOMAIN).err().unwrap());
     assert!(
         error.contains("ca.key is not the key of") && error.contains("ca.crt"),
         "{error}"
@@ -215,7 +227,7 @@ fn a_ca_whose_files_do_not_fit_is_refused_with_the_file_s_name() {
     let certificate = CertificateParams::default().self_signed(&leaf).unwrap();
     fs::write(one.path().join("ca.key"), leaf.serialize_pem()).unwrap();
     fs::write(one.path().join("ca.crt"), certificate.pem()).unwrap();
-    let error = format!("{:#}", Ca::load(one.path(), DOMAIN).err().unwrap());
+    let error = format!("{:#}", load(one.path(), DOMAIN).err().unwrap());
     assert!(error.contains("not a CA's"), "{error}");
 }
 
@@ -223,19 +235,21 @@ fn a_ca_whose_files_do_not_fit_is_refused_with_the_file_s_name() {
 fn f22_a_second_root_is_told_as_soon_as_it_is_there() {
     let (ours, next) = (directory(), directory());
     let files = CaFiles::new(ours.path(), DOMAIN).unwrap();
-    assert_eq!(files.current().bundle().certificates().len(), 1);
-    let changes = files.changes();
+    assert_eq!(files.authority().current().unwrap().bundle().certificates().len(), 1);
+    let changes = files.authority().changes();
     fs::copy(next.path().join("ca.crt"), ours.path().join("ca-bundle.crt")).unwrap();
     files.look_again();
     assert!(changes.has_changed().unwrap());
-    assert_eq!(files.current().bundle().certificates().len(), 2);
+    assert_eq!(files.authority().current().unwrap().bundle().certificates().len(), 2);
     // Leaves of both are believed during the overlap.
-    let both: Bundle = files.current().bundle().clone();
-    let theirs = Ca::load(next.path(), DOMAIN).unwrap();
+    let both: Bundle = files.authority().current().unwrap().bundle().clone();
+    let theirs = load(next.path(), DOMAIN).unwrap();
     let chain: Vec<CertificateDer<'static>> = sign(&theirs, DAY).unwrap().chain;
     let (pair, csr) = request(|_| {});
     let leaf = files
+        .authority()
         .current()
+        .unwrap()
         .sign(&cart(), &ca::public_key(&csr).unwrap(), DAY, SystemTime::now())
         .unwrap();
     let credentials = Credentials::new(leaf.chain, tls::pkcs8(pair.serialize_der()), both).unwrap();
@@ -244,7 +258,7 @@ fn f22_a_second_root_is_told_as_soon_as_it_is_there() {
     fs::write(ours.path().join("ca-bundle.crt"), "half a file").unwrap();
     files.look_again();
     assert_eq!(
-        files.current().bundle().certificates().len(),
+        files.authority().current().unwrap().bundle().certificates().len(),
         2,
         "what cannot be read changes nothing"
     );

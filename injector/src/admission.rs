@@ -11,8 +11,10 @@ use weft_proto::{limits, names::label};
 
 use crate::{
     context::{Context, Namespace, Settings},
+    decide::Why,
     patch,
     pod::{self, Outcome},
+    pod_security,
     refuse::{self, Refusal},
 };
 
@@ -45,6 +47,26 @@ pub enum Verdict {
     Unchanged(String),
     /// Kept out, with what the user reads.
     Refused(String),
+}
+
+/// Which of the two webhooks is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Pods are injected.
+    Inject,
+    /// Pods of a namespace whose Pod Security forbids that: see [`pod_security`].
+    PodSecurity,
+}
+
+/// What a review is answered with, besides what it says itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// What is written into pods.
+    pub settings: &'a Settings,
+    /// Which webhook is asked.
+    pub endpoint: Endpoint,
+    /// Why no pod of this cluster can be meshed, where none can: such a pod is refused.
+    pub unsupported: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -81,7 +103,7 @@ struct Kind {
 }
 
 /// Answers one review.
-pub fn review(body: &[u8], settings: &Settings) -> Result<Answer, Malformed> {
+pub fn review(body: &[u8], terms: &Terms) -> Result<Answer, Malformed> {
     let review: Review = serde_json::from_slice(body).map_err(|error| Malformed(error.to_string()))?;
     if review.api_version != API_VERSION || review.kind != KIND {
         return Err(Malformed(format!("apiVersion and kind must be {API_VERSION} {KIND}")));
@@ -90,7 +112,7 @@ pub fn review(body: &[u8], settings: &Settings) -> Result<Answer, Malformed> {
     if request.uid.is_empty() {
         return Err(Malformed("request.uid is empty".into()));
     }
-    let (response, verdict) = decide(&request, settings)?;
+    let (response, verdict) = decide(&request, terms)?;
     let body = json!({"apiVersion": API_VERSION, "kind": KIND, "response": response});
     let body = serde_json::to_vec(&body).map_err(|error| Malformed(error.to_string()))?;
     Ok(Answer {
@@ -117,14 +139,14 @@ fn about(request: &Request) -> String {
         .collect()
 }
 
-fn decide(request: &Request, settings: &Settings) -> Result<(Value, Verdict), Malformed> {
+fn decide(request: &Request, terms: &Terms) -> Result<(Value, Verdict), Malformed> {
     let is_pod = request.kind.group.is_empty() && request.kind.version == "v1" && request.kind.kind == "Pod";
     let sub_resource = request.sub_resource.as_deref().unwrap_or_default();
     if !is_pod {
         return Ok(unchanged(request, "not a pod".into()));
     }
     match (request.operation.as_str(), sub_resource) {
-        ("CREATE", "") => create(request, settings),
+        ("CREATE", "") => create(request, terms),
         ("UPDATE", "ephemeralcontainers") => debug(request),
         (operation, sub_resource) => Ok(unchanged(
             request,
@@ -133,7 +155,7 @@ fn decide(request: &Request, settings: &Settings) -> Result<(Value, Verdict), Ma
     }
 }
 
-fn create(request: &Request, settings: &Settings) -> Result<(Value, Verdict), Malformed> {
+fn create(request: &Request, terms: &Terms) -> Result<(Value, Verdict), Malformed> {
     let (sent, pod) = match object(request)? {
         Ok(read) => read,
         Err(refused) => return Ok(refused),
@@ -145,10 +167,21 @@ fn create(request: &Request, settings: &Settings) -> Result<(Value, Verdict), Ma
         .unwrap_or_default();
     let namespace = Namespace::selected(name);
     let context = Context {
-        settings,
+        settings: terms.settings,
         namespace: &namespace,
     };
-    match pod::inject(&pod, &context) {
+    if terms.endpoint == Endpoint::PodSecurity {
+        return Ok(match pod_security::check(&pod, &namespace) {
+            Ok(why) => skipped(request, &pod, &why),
+            Err(refusals) => refused(request, &refusals),
+        });
+    }
+    let outcome = pod::inject(&pod, &context);
+    if let (Some(why), Ok(Outcome::Injected(_) | Outcome::AlreadyInjected)) = (terms.unsupported, &outcome) {
+        let name = refuse::pod_name(&pod, &namespace.name);
+        return Ok(deny(request, format!("pod {name} cannot be meshed: {why}")));
+    }
+    match outcome {
         Ok(Outcome::Injected(meshed)) => {
             let malformed = |error: serde_json::Error| Malformed(error.to_string());
             let patch = patch::patch(sent, &pod, &meshed).map_err(malformed)?;
@@ -158,24 +191,30 @@ fn create(request: &Request, settings: &Settings) -> Result<(Value, Verdict), Ma
             response["patch"] = serde_json::to_value(ByteString(bytes)).map_err(malformed)?;
             Ok((response, Verdict::Injected))
         }
-        Ok(Outcome::AlreadyInjected) => Ok(unchanged(request, "injected before".into())),
-        Ok(Outcome::Skipped(why)) => {
-            // Someone who asks for injection by name wants to hear that it does not happen.
-            let asked = pod
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|a| a.get(label::INJECT))
-                .is_some_and(|v| v == "enabled");
-            let warnings = if asked {
-                vec![format!("not meshed: {why}")]
-            } else {
-                Vec::new()
-            };
-            Ok((allowed(request, warnings), Verdict::Unchanged(why.to_string())))
-        }
+        // The webhook that changed the pod in between may have added what deserves a word.
+        Ok(Outcome::AlreadyInjected) => Ok((
+            allowed(request, pod::warnings(&pod, &context)),
+            Verdict::Unchanged("injected before".into()),
+        )),
+        Ok(Outcome::Skipped(why)) => Ok(skipped(request, &pod, &why)),
         Err(refusals) => Ok(refused(request, &refusals)),
     }
+}
+
+/// Lets a pod through that is not meshed. Who asked for injection by name wants to hear that it does not happen.
+fn skipped(request: &Request, pod: &Pod, why: &Why) -> (Value, Verdict) {
+    let asked = pod
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(label::INJECT))
+        .is_some_and(|value| value == "enabled");
+    let warnings = if asked {
+        vec![format!("not meshed: {why}")]
+    } else {
+        Vec::new()
+    };
+    (allowed(request, warnings), Verdict::Unchanged(why.to_string()))
 }
 
 fn debug(request: &Request) -> Result<(Value, Verdict), Malformed> {

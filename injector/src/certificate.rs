@@ -1,8 +1,7 @@
-//! The webhook's certificate: read from files, or made here with a CA of its own when none are given.
+//! The webhook's certificate where no cluster keeps it: read from files, or made here with a CA of its own.
 //!
-//! The CA lives in this process only; what the API server must trust is written to a file, whole or not at all. A new
-//! CA is published one issue before it signs, and the old one stays beside it until its last certificate is gone. How
-//! the bundle comes into the webhook's configuration is for others.
+//! That CA lives in this process only; what the API server must trust is written to a file, whole or not at all. A new
+//! CA is published one issue before it signs. The CA that replicas share is in [`crate::kubernetes`].
 
 use std::{
     io::{self, Write as _},
@@ -12,57 +11,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use weft_service::tls;
 
-/// Life of the CA. It is replaced when less than [`CA_LEFT`] of it is left.
-const CA_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
-const CA_LEFT: Duration = Duration::from_secs(60 * 24 * 3600);
-/// Life of the serving certificate. It is replaced when a third of it is left.
-const SERVING_LIFE: Duration = Duration::from_secs(24 * 3600);
-const SERVING_LEFT: Duration = Duration::from_secs(8 * 3600);
-/// Clocks differ: certificates are valid a little before they are made.
-const SKEW: Duration = Duration::from_secs(60);
+pub mod authority;
 
-/// A CA of our own.
-struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-    not_after: SystemTime,
-}
-
-impl Ca {
-    fn new(now: SystemTime) -> Result<Self, rcgen::Error> {
-        let key = KeyPair::generate()?;
-        let not_after = now + CA_LIFE;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "weft-injector webhook CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = (now - SKEW).into();
-        params.not_after = not_after.into();
-        let pem = params.self_signed(&key)?.pem();
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            pem,
-            not_after,
-        })
-    }
-}
-
-/// Our own CA through time: the one that signs, the one before it, and the one that will be next.
-pub struct Authority {
-    names: Vec<String>,
-    current: Ca,
-    previous: Option<String>,
-    next: Option<Ca>,
-}
+pub use authority::{Authority, Lives};
 
 /// A serving certificate with its key, and when to ask for the next one.
 #[derive(Debug)]
@@ -73,55 +27,6 @@ pub struct Issued {
     pub not_after: SystemTime,
     /// When it should be replaced. `None`: whenever its files change.
     pub renew_at: Option<SystemTime>,
-}
-
-impl Authority {
-    /// A new CA for certificates with these DNS names (or addresses).
-    pub fn new(names: Vec<String>, now: SystemTime) -> Result<Self, rcgen::Error> {
-        Ok(Self {
-            names,
-            current: Ca::new(now)?,
-            previous: None,
-            next: None,
-        })
-    }
-
-    /// Signs a new serving certificate, and moves on to a new CA in time.
-    pub fn issue(&mut self, now: SystemTime) -> anyhow::Result<Issued> {
-        if let Some(next) = self.next.take() {
-            let previous = std::mem::replace(&mut self.current, next);
-            self.previous = Some(previous.pem);
-        }
-        if now + CA_LEFT > self.current.not_after {
-            self.next = Some(Ca::new(now)?);
-        }
-        let key = KeyPair::generate()?;
-        let not_after = now + SERVING_LIFE;
-        let mut params = CertificateParams::new(self.names.clone()).context("--dns-name")?;
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "weft-injector");
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        params.not_before = (now - SKEW).into();
-        params.not_after = not_after.into();
-        let certificate = params.signed_by(&key, &self.current.issuer)?;
-        let config = tls::webhook_server(vec![certificate.der().clone()], tls::pkcs8(key.serialize_der()))?;
-        Ok(Issued {
-            config,
-            not_after,
-            renew_at: Some(not_after - SERVING_LEFT),
-        })
-    }
-
-    /// What clients must trust, as PEM: the CA that signs now, the next and the previous one where there are any.
-    pub fn bundle(&self) -> String {
-        let next = self.next.as_ref().map(|ca| ca.pem.as_str());
-        [Some(self.current.pem.as_str()), next, self.previous.as_deref()]
-            .into_iter()
-            .flatten()
-            .collect()
-    }
 }
 
 /// Where the serving certificate comes from.
@@ -139,6 +44,8 @@ pub enum Source {
     Own {
         /// The CA.
         authority: Box<Authority>,
+        /// DNS names and addresses of its certificates.
+        names: Vec<String>,
         /// Where its bundle goes.
         bundle: Option<PathBuf>,
         /// When the next certificate is due.
@@ -158,9 +65,10 @@ impl Source {
 
     /// A CA of our own.
     pub fn own(names: Vec<String>, bundle: Option<PathBuf>, now: SystemTime) -> anyhow::Result<Self> {
-        let authority = Authority::new(names, now).context("cannot make a CA for the webhook")?;
+        let authority = Authority::new(now, &Lives::default()).context("cannot make a CA for the webhook")?;
         Ok(Self::Own {
             authority: Box::new(authority),
+            names,
             bundle,
             renew_at: now,
         })
@@ -194,13 +102,17 @@ impl Source {
             }
             Self::Own {
                 authority,
+                names,
                 bundle,
                 renew_at,
             } => {
                 if now < *renew_at {
                     return Ok(None);
                 }
-                let issued = authority.issue(now)?;
+                let lives = Lives::default();
+                // What the last call wrote is what clients have read long ago.
+                authority.advance(now, &lives, |_| true)?;
+                let issued = authority.issue(names, now, &lives)?;
                 if let Some(path) = bundle {
                     write_whole(path, authority.bundle().as_bytes())
                         .with_context(|| format!("--ca-out: cannot write {}", path.display()))?;
@@ -216,7 +128,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn not_after(leaf: &CertificateDer) -> anyhow::Result<SystemTime> {
+pub(crate) fn not_after(leaf: &CertificateDer) -> anyhow::Result<SystemTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).context("the certificate cannot be read")?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
@@ -259,26 +171,6 @@ mod tests {
             std::fs::read_dir(directory.path()).unwrap().count(),
             1,
             "no half-written file stays"
-        );
-    }
-
-    #[test]
-    fn a_new_ca_is_published_before_it_signs_and_the_old_one_after() {
-        let start = SystemTime::now();
-        let mut authority = Authority::new(vec!["a.svc".into()], start).unwrap();
-        authority.issue(start).unwrap();
-        let old = authority.bundle();
-        authority.issue(start + CA_LIFE - CA_LEFT + DAY).unwrap();
-        let both = authority.bundle();
-        assert!(
-            both.starts_with(&old) && both.len() > old.len(),
-            "the next CA stands behind the one that signs"
-        );
-        authority.issue(start + CA_LIFE - CA_LEFT + 2 * DAY).unwrap();
-        let after = authority.bundle();
-        assert!(
-            after.ends_with(&old) && after.len() == both.len(),
-            "the old CA stays behind the one that signs"
         );
     }
 

@@ -112,6 +112,14 @@ fn environment(settings: &Settings, skips: &Skips, probes: &Found) -> Vec<EnvVar
         value(env::PROBES, probes.kept.to_string()),
         value(env::SKIP_INBOUND_PORTS, skips.inbound_ports.to_string()),
         value(env::ADMIN_SOCKET, container::ADMIN_SOCKET.into()),
+        value(env::OTLP_ENDPOINT, settings.otlp_endpoint.clone().unwrap_or_default()),
+        value(
+            env::TRACE_SAMPLING,
+            settings
+                .trace_sampling
+                .map(|ratio| ratio.to_string())
+                .unwrap_or_default(),
+        ),
     ]
     .into_iter()
     // The API server drops an empty value, and the proxy takes its absence for the default.

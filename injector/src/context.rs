@@ -17,7 +17,7 @@ pub struct Context<'a> {
 }
 
 /// What the injector writes into every pod. Made by [`Settings::check`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Image of the proxy.
     pub proxy_image: String,
@@ -35,6 +35,10 @@ pub struct Settings {
     pub identity: String,
     /// Ranges of the cluster's pods and Services.
     pub cluster_cidrs: Cidrs,
+    /// Where proxies export spans to.
+    pub otlp_endpoint: Option<String>,
+    /// The share of traces that proxies record, from 0 to 1. `None`: the proxy's own default.
+    pub trace_sampling: Option<f64>,
 }
 
 /// Settings as they were given, not checked yet.
@@ -54,8 +58,12 @@ pub struct RawSettings {
     pub discovery: String,
     /// `--identity`
     pub identity: String,
-    /// `--cluster-cidrs`
+    /// `--cluster-cidrs`, or the content of the file that `--cluster-cidrs-file` names.
     pub cluster_cidrs: String,
+    /// `--otlp-endpoint`
+    pub otlp_endpoint: Option<String>,
+    /// `--trace-sampling`
+    pub trace_sampling: Option<String>,
 }
 
 impl Settings {
@@ -70,6 +78,8 @@ impl Settings {
             discovery,
             identity,
             cluster_cidrs,
+            otlp_endpoint,
+            trace_sampling,
         } = raw;
         let mut mistakes = Vec::new();
         for (flag, image) in [("--proxy-image", &proxy_image), ("--init-image", &init_image)] {
@@ -107,6 +117,22 @@ impl Settings {
             mistakes.push(format!("--cluster-cidrs: {error}"));
             Cidrs::default()
         });
+        if let Some(endpoint) = &otlp_endpoint
+            && !endpoint.strip_prefix("http://").is_some_and(is_host_port)
+        {
+            mistakes.push(format!(
+                "--otlp-endpoint: '{endpoint}' is not http://host:port, such as http://otel-collector.monitoring.svc:4317; TLS is not spoken there"
+            ));
+        }
+        let trace_sampling = trace_sampling.and_then(|text| {
+            let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+            if ratio.is_none() {
+                mistakes.push(format!(
+                    "--trace-sampling: '{text}' is not a number from 0 to 1, such as 0.01"
+                ));
+            }
+            ratio
+        });
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -119,6 +145,8 @@ impl Settings {
             discovery,
             identity,
             cluster_cidrs,
+            otlp_endpoint,
+            trace_sampling,
         })
     }
 }
@@ -203,6 +231,8 @@ mod tests {
             identity: "[::1]:0".into(),
             cluster_cidrs: "10.0.0.0/33".into(),
             image_pull_policy: "Sometimes".into(),
+            otlp_endpoint: Some("https://collector:4317/v1".into()),
+            trace_sampling: Some("1.5".into()),
             ..RawSettings::default()
         };
         let mistakes = Settings::check(raw).unwrap_err();
@@ -215,6 +245,8 @@ mod tests {
             "--discovery",
             "--identity",
             "--cluster-cidrs",
+            "--otlp-endpoint",
+            "--trace-sampling",
         ] {
             assert_eq!(
                 mistakes.iter().filter(|m| m.starts_with(&format!("{flag}:"))).count(),

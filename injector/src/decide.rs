@@ -6,13 +6,9 @@
 use std::fmt;
 
 use k8s_openapi::api::core::v1::Pod;
-use weft_proto::names::{self, label};
+use weft_proto::names::{kubernetes::EXCLUDED_NAMESPACES, label};
 
 use crate::{context::Namespace, refuse::Refusals};
-
-/// Namespaces that are never meshed, whatever their labels say: the mesh must not be in the way of what it starts on
-/// (RELIABILITY T41, T42).
-pub const SYSTEM_NAMESPACES: [&str; 2] = [names::SYSTEM_NAMESPACE, "kube-system"];
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +22,7 @@ pub enum Decision {
 /// Why a pod is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// One of [`SYSTEM_NAMESPACES`].
+    /// One of [`EXCLUDED_NAMESPACES`]: the mesh must not be in the way of what it starts on (RELIABILITY T41, T42).
     SystemNamespace(String),
     /// The namespace does not say anything, or `disabled`.
     NamespaceNotEnabled(String),
@@ -59,7 +55,7 @@ impl fmt::Display for Why {
 
 /// Decides. A label or annotation with a value that weft does not know is a mistake, and told as one.
 pub fn decide(pod: &Pod, namespace: &Namespace, refusals: &mut Refusals) -> Decision {
-    if SYSTEM_NAMESPACES.contains(&namespace.name.as_str()) {
+    if EXCLUDED_NAMESPACES.contains(&namespace.name.as_str()) {
         return Decision::Skip(Why::SystemNamespace(namespace.name.clone()));
     }
     let annotation = pod.metadata.annotations.as_ref().and_then(|a| a.get(label::INJECT));

@@ -11,7 +11,7 @@ use crate::{
     annotations, containers,
     context::Context,
     decide::{self, Decision, Why},
-    probes,
+    neighbours, probes,
     refuse::{self, Refusal, Refusals},
     volumes,
 };
@@ -80,6 +80,7 @@ pub fn check_ephemeral(pod: &Pod, namespace: &str) -> Result<(), Vec<Refusal>> {
 pub fn warnings(pod: &Pod, context: &Context) -> Vec<String> {
     let mut warnings = annotations::warnings(pod.metadata.annotations.as_ref(), context.namespace);
     let stripped = stripped(pod);
+    warnings.extend(neighbours::warnings(&stripped));
     warnings.extend(stripped.spec.as_ref().map(refuse::warnings).unwrap_or_default());
     warnings
 }

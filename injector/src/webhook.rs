@@ -18,7 +18,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -29,73 +28,30 @@ use weft_proto::limits;
 use weft_service::{drain, task, tls};
 
 use crate::{
-    admission::{self, Verdict},
+    admission::{self, Endpoint, Terms, Verdict},
+    certificate::Issued,
     context::Settings,
+    metrics::Metrics,
 };
 
 /// Where reviews are posted. The API server adds a query of its own.
 pub const PATH: &str = "/inject";
+/// Where they are posted from namespaces whose Pod Security forbids what weft adds to a pod.
+pub const POD_SECURITY_PATH: &str = "/inject/pod-security";
 
 /// What the webhook works with; all of it may change while it runs.
 #[derive(Clone)]
 pub struct Webhook {
     /// What is written into pods.
     pub settings: watch::Receiver<Arc<Settings>>,
-    /// The certificate that is served.
-    pub tls: watch::Receiver<Arc<ServerConfig>>,
+    /// Why no pod of this cluster can be meshed, where none can.
+    pub unsupported: watch::Receiver<Option<Arc<str>>>,
+    /// The certificate that is served. `None` ends every connection.
+    pub issued: watch::Receiver<Option<Issued>>,
     /// When to stop.
     pub signal: drain::Signal,
     /// What happened so far.
-    pub counters: Arc<Counters>,
-}
-
-/// Calls by their outcome.
-#[derive(Debug, Default)]
-pub struct Counters {
-    injected: AtomicU64,
-    unchanged: AtomicU64,
-    refused: AtomicU64,
-    malformed: AtomicU64,
-    late: AtomicU64,
-    handshakes_failed: AtomicU64,
-}
-
-impl Counters {
-    /// Prometheus' text format.
-    pub fn render(&self) -> String {
-        let Self {
-            injected,
-            unchanged,
-            refused,
-            malformed,
-            late,
-            handshakes_failed,
-        } = self;
-        let mut text = String::from(
-            "# HELP weft_admissions_total Calls to the webhook, by what became of the pod.\n\
-             # TYPE weft_admissions_total counter\n",
-        );
-        let outcomes = [
-            ("injected", injected),
-            ("unchanged", unchanged),
-            ("refused", refused),
-            ("malformed", malformed),
-            ("late", late),
-        ];
-        for (outcome, count) in outcomes {
-            text.push_str(&format!(
-                "weft_admissions_total{{outcome=\"{outcome}\"}} {}\n",
-                count.load(Relaxed)
-            ));
-        }
-        text.push_str(&format!(
-            "# HELP weft_webhook_handshake_failures_total TLS handshakes with the webhook that failed.\n\
-             # TYPE weft_webhook_handshake_failures_total counter\n\
-             weft_webhook_handshake_failures_total {}\n",
-            handshakes_failed.load(Relaxed)
-        ));
-        text
-    }
+    pub metrics: Arc<Metrics>,
 }
 
 struct Shared {
@@ -147,7 +103,13 @@ pub async fn serve(listener: TcpListener, webhook: Webhook) {
 }
 
 async fn connection(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>) {
-    let config = shared.webhook.tls.borrow().clone();
+    let config = shared
+        .webhook
+        .issued
+        .borrow()
+        .as_ref()
+        .map(|issued| issued.config.clone());
+    let Some(config) = config else { return };
     let accepted = timeout(
         limits::HANDSHAKE_TIME,
         tokio_rustls::TlsAcceptor::from(config).accept(stream),
@@ -156,12 +118,12 @@ async fn connection(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>) 
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            shared.webhook.counters.handshakes_failed.fetch_add(1, Relaxed);
+            shared.webhook.metrics.handshakes_failed.fetch_add(1, Relaxed);
             warn!(%client, %error, "the TLS handshake with the webhook failed; the API server must trust its CA (caBundle)");
             return;
         }
         Err(_) => {
-            shared.webhook.counters.handshakes_failed.fetch_add(1, Relaxed);
+            shared.webhook.metrics.handshakes_failed.fetch_add(1, Relaxed);
             debug!(%client, "no TLS handshake in time");
             return;
         }
@@ -262,7 +224,7 @@ struct Unanswered(StatusCode, String);
 async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
     let deadline = tokio::time::Instant::now() + limits::ADMISSION_TIME;
     let answered = timeout_at(deadline, review(request, shared)).await.unwrap_or_else(|_| {
-        shared.webhook.counters.late.fetch_add(1, Relaxed);
+        shared.webhook.metrics.late.fetch_add(1, Relaxed);
         Err(Unanswered(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not done in {:?}", limits::ADMISSION_TIME),
@@ -279,9 +241,11 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<By
 
 async fn review(request: Request<Incoming>, shared: &Shared) -> Result<Vec<u8>, Unanswered> {
     let unanswered = |status, why: &str| Err(Unanswered(status, why.to_owned()));
-    if request.uri().path() != PATH {
-        return unanswered(StatusCode::NOT_FOUND, "nothing here");
-    }
+    let endpoint = match request.uri().path() {
+        PATH => Endpoint::Inject,
+        POD_SECURITY_PATH => Endpoint::PodSecurity,
+        _ => return unanswered(StatusCode::NOT_FOUND, "nothing here"),
+    };
     if request.method() != Method::POST {
         return unanswered(StatusCode::METHOD_NOT_ALLOWED, "an AdmissionReview is posted");
     }
@@ -304,11 +268,11 @@ async fn review(request: Request<Incoming>, shared: &Shared) -> Result<Vec<u8>, 
     }
     // Only as many bodies are held as are worked on.
     let _call = shared.calls.acquire().await.expect("the semaphore is never closed");
-    let counters = &shared.webhook.counters;
+    let metrics = &shared.webhook.metrics;
     let body = match Limited::new(request.into_body(), limits::ADMISSION).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            counters.malformed.fetch_add(1, Relaxed);
+            metrics.malformed.fetch_add(1, Relaxed);
             let why = format!("the body is longer than {} bytes", limits::ADMISSION);
             return Err(Unanswered(StatusCode::PAYLOAD_TOO_LARGE, why));
         }
@@ -321,11 +285,20 @@ async fn review(request: Request<Incoming>, shared: &Shared) -> Result<Vec<u8>, 
     };
     let settings = shared.webhook.settings.borrow().clone();
     // A long one takes a while: others must not wait behind it.
-    let reviewed = tokio::task::spawn_blocking(move || admission::review(&body, &settings)).await;
+    let unsupported = shared.webhook.unsupported.borrow().clone();
+    let reviewed = tokio::task::spawn_blocking(move || {
+        let terms = Terms {
+            settings: &settings,
+            endpoint,
+            unsupported: unsupported.as_deref(),
+        };
+        admission::review(&body, &terms)
+    })
+    .await;
     let answer = match reviewed {
         Ok(Ok(answer)) => answer,
         Ok(Err(malformed)) => {
-            counters.malformed.fetch_add(1, Relaxed);
+            metrics.malformed.fetch_add(1, Relaxed);
             return Err(Unanswered(StatusCode::BAD_REQUEST, malformed.to_string()));
         }
         Err(error) => {
@@ -335,15 +308,15 @@ async fn review(request: Request<Incoming>, shared: &Shared) -> Result<Vec<u8>, 
     };
     match &answer.verdict {
         Verdict::Injected => {
-            counters.injected.fetch_add(1, Relaxed);
+            metrics.injected.fetch_add(1, Relaxed);
             info!(pod = answer.about, "injected");
         }
         Verdict::Unchanged(why) => {
-            counters.unchanged.fetch_add(1, Relaxed);
+            metrics.unchanged.fetch_add(1, Relaxed);
             info!(pod = answer.about, why, "left alone");
         }
         Verdict::Refused(why) => {
-            counters.refused.fetch_add(1, Relaxed);
+            metrics.refused.fetch_add(1, Relaxed);
             warn!(pod = answer.about, why, "refused");
         }
     }

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod};
 use serde_json::Value;
 use weft_injector::{
     Context, Namespace, Settings,
+    admission::{Endpoint, Terms},
     context::RawSettings,
     pod::{Outcome, inject},
     refuse::Refusal,
@@ -22,8 +23,19 @@ pub fn settings() -> Settings {
         discovery: "weft-routes.weft-system.svc:15010".into(),
         identity: "weft-identity.weft-system.svc:15012".into(),
         cluster_cidrs: "10.96.0.0/12,fd00:10::/32".into(),
+        otlp_endpoint: Some("http://otel-collector.monitoring.svc:4317".into()),
+        trace_sampling: Some("0.05".into()),
     })
     .unwrap()
+}
+
+/// What is asked of `/inject` in a cluster that is new enough.
+pub fn terms(settings: &Settings) -> Terms<'_> {
+    Terms {
+        settings,
+        endpoint: Endpoint::Inject,
+        unsupported: None,
+    }
 }
 
 /// Every golden input: its name, its text.

@@ -45,7 +45,7 @@ fn pod() -> Value {
 }
 
 fn ask(value: &Value) -> Option<Verdict> {
-    let answer = review(value.to_string().as_bytes(), &common::settings()).ok()?;
+    let answer = review(value.to_string().as_bytes(), &common::terms(&common::settings())).ok()?;
     let parsed: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(parsed["response"]["uid"], value["request"]["uid"]);
     assert_eq!(
@@ -59,7 +59,7 @@ fn ask(value: &Value) -> Option<Verdict> {
 fn t43_what_is_no_review_is_an_error_and_what_is_no_pod_is_kept_out() {
     let settings = common::settings();
     for bytes in [&b""[..], b"{", b"[]", b"null", b"{}", b"\xff\xfe", &[b'['; 100_000]] {
-        assert!(review(bytes, &settings).is_err());
+        assert!(review(bytes, &common::terms(&settings)).is_err());
     }
     let mut value = review_of(pod());
     value["apiVersion"] = "admission.k8s.io/v1beta1".into();
@@ -81,7 +81,7 @@ fn t43_what_is_no_review_is_an_error_and_what_is_no_pod_is_kept_out() {
     }
     let deep = "[".repeat(1000) + &"]".repeat(1000);
     let text = review_of(pod()).to_string().replace("\"v\"", &deep);
-    assert!(review(text.as_bytes(), &settings).is_err());
+    assert!(review(text.as_bytes(), &common::terms(&settings)).is_err());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn t43_the_largest_pods_are_answered_in_proportion() {
         let text = review_of(pod).to_string();
         assert!(text.len() <= limits::ADMISSION && text.len() > limits::ADMISSION / 2);
         let start = Instant::now();
-        let answer = review(text.as_bytes(), &common::settings()).unwrap();
+        let answer = review(text.as_bytes(), &common::terms(&common::settings())).unwrap();
         assert!(start.elapsed() < limits::ADMISSION_TIME, "{:?}", start.elapsed());
         println!(
             "{:?} for {} bytes, {} back",
@@ -227,7 +227,7 @@ proptest! {
             mutate(&mut value, path, with);
         }
         let settings = common::settings();
-        if let Ok(answer) = review(value.to_string().as_bytes(), &settings) {
+        if let Ok(answer) = review(value.to_string().as_bytes(), &common::terms(&settings)) {
             let parsed: Value = serde_json::from_slice(&answer.body).unwrap();
             prop_assert!(parsed["response"]["allowed"].is_boolean());
             if answer.verdict == Verdict::Injected {
@@ -243,6 +243,6 @@ proptest! {
 
     #[test]
     fn t43_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-        let _ = review(&bytes, &common::settings());
+        let _ = review(&bytes, &common::terms(&common::settings()));
     }
 }

@@ -18,8 +18,9 @@ use tokio::{
     sync::watch,
 };
 use weft_injector::{
-    certificate::{Authority, Issued},
-    webhook::{Counters, Webhook, serve},
+    certificate::{Authority, Issued, Lives},
+    metrics::Metrics,
+    webhook::{Webhook, serve},
 };
 use weft_proto::limits;
 use weft_service::{drain, tls};
@@ -31,36 +32,44 @@ const NAME: &str = "weft-injector.weft-system.svc";
 struct Served {
     address: SocketAddr,
     authority: Authority,
-    tls: watch::Sender<Arc<rustls::ServerConfig>>,
+    issued: watch::Sender<Option<Issued>>,
     signal: drain::Signal,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     running: tokio::task::JoinHandle<()>,
+    unsupported: watch::Sender<Option<Arc<str>>>,
     _settings: watch::Sender<Arc<weft_injector::Settings>>,
+}
+
+fn issue(authority: &Authority) -> Issued {
+    let names = [NAME.to_owned()];
+    authority.issue(&names, SystemTime::now(), &Lives::default()).unwrap()
 }
 
 async fn webhook() -> Served {
     tls::install_provider();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut authority = Authority::new(vec![NAME.into()], SystemTime::now()).unwrap();
-    let Issued { config, .. } = authority.issue(SystemTime::now()).unwrap();
-    let (tls, tls_in) = watch::channel(config);
+    let authority = Authority::new(SystemTime::now(), &Lives::default()).unwrap();
+    let (issued, issued_in) = watch::channel(Some(issue(&authority)));
+    let (unsupported, unsupported_in) = watch::channel(None);
     let (settings, settings_in) = watch::channel(Arc::new(common::settings()));
     let signal = drain::Signal::new();
-    let counters = Arc::new(Counters::default());
+    let metrics = Arc::new(Metrics::default());
     let webhook = Webhook {
         settings: settings_in,
-        tls: tls_in,
+        unsupported: unsupported_in,
+        issued: issued_in,
         signal: signal.clone(),
-        counters: counters.clone(),
+        metrics: metrics.clone(),
     };
     let running = tokio::spawn(serve(listener, webhook));
     Served {
         address,
         authority,
-        tls,
+        issued,
+        unsupported,
         signal,
-        counters,
+        metrics,
         running,
         _settings: settings,
     }
@@ -156,7 +165,7 @@ async fn a_pod_that_is_posted_over_https_comes_back_as_a_patch_that_meshes_it() 
     }
     assert!(
         served
-            .counters
+            .metrics
             .render()
             .contains("weft_admissions_total{outcome=\"injected\"} 2\n")
     );
@@ -220,7 +229,7 @@ async fn t43_a_body_that_never_ends_is_given_up_in_time() {
     assert_eq!(&answer, b"HTTP/1.1 503");
     assert!(
         served
-            .counters
+            .metrics
             .render()
             .contains("weft_admissions_total{outcome=\"late\"} 1\n")
     );
@@ -228,7 +237,7 @@ async fn t43_a_body_that_never_ends_is_given_up_in_time() {
 
 #[tokio::test]
 async fn plaintext_and_strangers_are_not_served_and_a_new_certificate_is_taken_at_once() {
-    let mut served = webhook().await;
+    let served = webhook().await;
     let mut plain = TcpStream::connect(served.address).await.unwrap();
     plain
         .write_all(b"POST /inject HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -242,12 +251,11 @@ async fn plaintext_and_strangers_are_not_served_and_a_new_certificate_is_taken_a
     let leaf = |stream: &tokio_rustls::client::TlsStream<TcpStream>| {
         stream.get_ref().1.peer_certificates().unwrap()[0].clone()
     };
-    let issued = served.authority.issue(SystemTime::now()).unwrap();
-    served.tls.send_replace(issued.config);
+    served.issued.send_replace(Some(issue(&served.authority)));
     let second = served.connect(b"http/1.1").await;
     assert_ne!(leaf(&first), leaf(&second));
 
-    let stranger = Authority::new(vec![NAME.into()], SystemTime::now()).unwrap();
+    let stranger = Authority::new(SystemTime::now(), &Lives::default()).unwrap();
     let stream = TcpStream::connect(served.address).await.unwrap();
     let refused = client(&stranger.bundle(), b"http/1.1")
         .connect(ServerName::try_from(NAME).unwrap(), stream)

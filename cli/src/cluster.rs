@@ -1,4 +1,4 @@
-//! The way to a cluster: which one is meant, a client whose waits are bounded, and the oldest Kubernetes that will do.
+//! The way to a cluster: which one is meant, a client whose waits are bounded, and its errors in words.
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -9,9 +9,6 @@ use kube::{
 };
 use std::{env, future::Future, path::PathBuf};
 use weft_proto::limits;
-
-/// The oldest Kubernetes, as 1.MINOR: native sidecars are on by default since then.
-pub const OLDEST_MINOR: u32 = 29;
 
 /// Which cluster.
 #[derive(Args, Clone, Debug, Default)]
@@ -81,26 +78,6 @@ pub async fn version(client: &Client) -> anyhow::Result<Info> {
     }
 }
 
-/// Whether a version will do; the error says what is needed.
-pub fn new_enough(version: &Info) -> Result<(), String> {
-    let digits = |text: &str| -> Option<u32> {
-        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        text[..end].parse().ok()
-    };
-    match (digits(&version.major), digits(&version.minor)) {
-        (Some(1), Some(minor)) if minor < OLDEST_MINOR => Err(format!(
-            "the cluster runs Kubernetes {}; weft needs 1.{OLDEST_MINOR} or later, since its proxy is a native sidecar, which \
-             older clusters would never start; upgrade the cluster first",
-            version.git_version
-        )),
-        (Some(_), Some(_)) => Ok(()),
-        _ => Err(format!(
-            "the API server calls its version '{}.{}', which is no version of Kubernetes",
-            version.major, version.minor
-        )),
-    }
-}
-
 /// An error of the client in words: the innermost reason, which says most.
 pub fn reason(error: &kube::Error) -> String {
     match error {
@@ -112,30 +89,5 @@ pub fn reason(error: &kube::Error) -> String {
             }
             innermost.to_string()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn info(major: &str, minor: &str) -> Info {
-        Info {
-            major: major.into(),
-            minor: minor.into(),
-            git_version: format!("v{major}.{minor}.3"),
-            ..Info::default()
-        }
-    }
-
-    #[test]
-    fn a_cluster_below_the_floor_is_refused_with_its_version() {
-        let error = new_enough(&info("1", "28")).unwrap_err();
-        assert!(error.contains("v1.28.3") && error.contains("1.29"), "{error}");
-        for minor in ["29", "29+", "34", "100"] {
-            assert_eq!(new_enough(&info("1", minor)), Ok(()), "{minor}");
-        }
-        assert_eq!(new_enough(&info("2", "0")), Ok(()));
-        assert!(new_enough(&info("", "x")).is_err());
     }
 }

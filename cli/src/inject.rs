@@ -101,6 +101,8 @@ impl Inject {
             discovery: self.discovery.clone(),
             identity: self.identity.clone(),
             cluster_cidrs: self.cluster_cidrs.parse().context("--cluster-cidrs")?,
+            otlp_endpoint: None,
+            trace_sampling: None,
         })
     }
 }

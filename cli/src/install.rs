@@ -13,8 +13,10 @@ use clap::Args;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, api::ListParams};
 use std::collections::BTreeMap;
+use weft_injector::kubernetes::version::refusal;
 use weft_proto::names;
 
+pub use choices::value;
 pub use objects::{CRDS, system};
 
 /// Annotation of the Gateway API's definitions with their version.
@@ -91,7 +93,7 @@ async fn ask(which: &Which, crds: Crds) -> anyhow::Result<BTreeMap<String, Strin
             return Ok(BTreeMap::new());
         }
     };
-    if let Err(old) = cluster::new_enough(&cluster::version(&client).await?) {
+    if let Some(old) = refusal(&cluster::version(&client).await?) {
         bail!("{old}");
     }
     if crds != Crds::Missing {

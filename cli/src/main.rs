@@ -1,13 +1,14 @@
 //! The `weft` command: what people touch. It parses words and prints; what it does lives in the libraries.
 
+mod check;
 mod cluster;
 mod inject;
 mod install;
+mod owner;
 mod sandbox;
 
 use clap::{Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
-use weft_sandbox::{check, paths::DEFAULT_ROOT};
+use std::process::ExitCode;
 
 /// One set of route semantics for all of a cluster's traffic.
 #[derive(Parser)]
@@ -26,12 +27,8 @@ enum Command {
     Install(install::Install),
     /// Shows what the webhook would make of a pod, without a cluster.
     Inject(inject::Inject),
-    /// Is this machine fit, is everything up, and which pods are not meshed and why.
-    Check {
-        /// Directory with the sandboxes' state.
-        #[arg(long, default_value = DEFAULT_ROOT)]
-        state_dir: PathBuf,
-    },
+    /// Is weft whole in a cluster, and which pods does it miss; without a cluster: is this machine fit for a sandbox.
+    Check(check::Check),
     /// Every limit of weft: its name, its value, and what it bounds.
     Limits,
 }
@@ -42,16 +39,7 @@ fn main() -> ExitCode {
         Command::Sandbox(command) => command.run(),
         Command::Install(install) => install.run(),
         Command::Inject(inject) => inject.run(),
-        Command::Check { state_dir } => {
-            let mut findings = check::machine();
-            findings.extend(check::sandboxes(&state_dir));
-            print!("{}", check::render(&findings));
-            Ok(if findings.iter().all(|f| f.result.is_ok()) {
-                0
-            } else {
-                1
-            })
-        }
+        Command::Check(check) => check.run(),
         Command::Limits => {
             print!("{}", limits());
             Ok(0)

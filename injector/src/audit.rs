@@ -43,19 +43,22 @@ pub fn audit<'a>(
         .map(|n| (n.metadata.name.as_deref(), n))
         .collect();
     pods.into_iter()
-        .filter(|pod| !has_ended(pod) && !pod::is_meshed(pod))
         .filter_map(|pod| {
             let name = pod.metadata.namespace.as_deref().unwrap_or("default");
             let labels = namespaces
                 .get(&Some(name))
                 .and_then(|n| n.metadata.labels.clone())
                 .unwrap_or_default();
-            finding(pod, &Namespace::new(name, labels))
+            missed(pod, &Namespace::new(name, labels))
         })
         .collect()
 }
 
-fn finding(pod: &Pod, namespace: &Namespace) -> Option<Finding> {
+/// Why one pod is not meshed; `None` when it is, when nobody asks for it, or when it has ended.
+pub fn missed(pod: &Pod, namespace: &Namespace) -> Option<Finding> {
+    if has_ended(pod) || pod::is_meshed(pod) {
+        return None;
+    }
     let name = refuse::pod_name(pod, &namespace.name);
     let mut refusals = Refusals::of(name.clone());
     let decision = decide::decide(pod, namespace, &mut refusals);

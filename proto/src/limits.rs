@@ -215,6 +215,14 @@ limits! {
     API_CONNECT: time = Duration::from_secs(5);
     /// Time for an API server to answer `weft`; admission of a dry run is part of it.
     API_ANSWER: time = Duration::from_secs(30);
+    /// Objects of one page of a list that `weft` asks for.
+    CHECK_PAGE: count = 500;
+    /// Questions of `weft check` to an API server at the same time.
+    CHECK_CALLS: count = 8;
+    /// Labelled namespaces in which `weft check` tries the webhook with a pod that is not stored.
+    CHECK_DRY_RUNS: count = 20;
+    /// Lines of one finding of `weft check`; the rest is a number.
+    CHECK_LINES: count = 40;
     /// A file of objects that is read.
     OBJECT_FILE: bytes = 16 << 20;
     /// The log of a sandbox's container; it begins anew when it is full.

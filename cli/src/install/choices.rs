@@ -217,7 +217,7 @@ impl Choices {
 }
 
 /// The value of `--flag=value`.
-pub(crate) fn value<'a>(arguments: &'a [String], flag: &str) -> Option<&'a str> {
+pub fn value<'a>(arguments: &'a [String], flag: &str) -> Option<&'a str> {
     arguments
         .iter()
         .find_map(|argument| argument.strip_prefix(flag)?.strip_prefix('='))

@@ -5,3 +5,4 @@ pub mod idle;
 
 pub mod http;
 pub mod upgrade;
+pub mod websocket;

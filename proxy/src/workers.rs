@@ -69,6 +69,9 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
             () = tokio::time::sleep(config.drain) => tracing::warn!(left = shared.open_connections(), "the drain's time has passed"),
             _ = stop.received() => {}
         }
+        // Tunnels that are still open say that they end.
+        shared.farewell.drain();
+        let _ = tokio::time::timeout(limits::FAREWELL, all_ended(&shared)).await;
         shared.inbound_drain.close();
         shared.outbound_drain.close();
         anyhow::Ok(())

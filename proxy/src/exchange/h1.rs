@@ -43,7 +43,7 @@ pub async fn serve(io: Io, connection: Arc<Connection>) {
             (End::Close, _) => return Box::pin(conn.linger()).await,
             (End::Reset, _) => return conn.reset(),
             (End::Tunnel(server, lease), Some(record)) => {
-                return Box::pin(upgrade::carry(conn.into_io(), server, *record, lease)).await;
+                return Box::pin(upgrade::carry(conn.into_io(), server, *record, lease, connection)).await;
             }
             (End::Tunnel(server, _), None) => {
                 server.reset();

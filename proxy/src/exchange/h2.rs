@@ -166,7 +166,7 @@ async fn stream(request: http::Request<RecvStream>, mut respond: SendResponse<By
     let mut client = Client::h2(body, respond, expected, mesh, request.is_grpc());
     match run(&mut client, &mut request, &wants, &connection, &mut record).await {
         End::Tunnel(server, lease) => match client.into_tunnel() {
-            Some(io) => Box::pin(upgrade::carry(io, server, record, lease)).await,
+            Some(io) => Box::pin(upgrade::carry(io, server, record, lease, connection)).await,
             None => server.reset(),
         },
         _ => record.close(),

@@ -2,7 +2,7 @@
 //!
 //! A buffer belongs to the thread and is held only while bytes are in it, so that a silent connection costs none; it is
 //! larger where much has gone through. A side that is reset resets the other one, after what it had said before was
-//! handed on where that is still possible.
+//! handed on where that is still possible. A WebSocket is looked at on its way, and ends with a word where it can.
 
 use std::{
     cell::RefCell,
@@ -15,7 +15,13 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use weft_proto::limits;
 
-use super::idle::{Clocks, Idle};
+use super::{
+    idle::{Clocks, Idle},
+    websocket::{
+        Parting,
+        frames::{Close, Frames},
+    },
+};
 use crate::{
     fault::{Blame, Fault, Reason},
     io::Io,
@@ -97,6 +103,29 @@ struct Half {
     unflushed: bool,
     /// The sink takes no more: what the source still says is read and dropped, until it ends.
     discards: bool,
+    /// Of a WebSocket.
+    frames: Option<Frames>,
+    /// Of a WebSocket whose source is the pod's own application.
+    asks: bool,
+    farewell: Farewell,
+}
+
+/// How far weft is with a word of its own, behind which the sink hears no more.
+#[derive(Default)]
+enum Farewell {
+    /// There is none.
+    #[default]
+    No,
+    /// The source has ended without a word, cleanly or not; whether there is one is still to be found out.
+    Asked(Option<io::Error>),
+    /// To be said when the frame that has begun is over.
+    Due(Close),
+    /// On its way.
+    Saying(Close),
+    /// Said; the sink's end comes next.
+    Said,
+    /// The sink has its end. What the source still says is read and dropped.
+    Over,
 }
 
 /// Why a direction stopped before its end.
@@ -114,6 +143,57 @@ impl Half {
         }
     }
 
+    /// Whether the sink has heard, of whomever, that nothing more comes.
+    fn has_parted(&self) -> bool {
+        matches!(self.farewell, Farewell::Said | Farewell::Over) || self.frames.as_ref().is_some_and(Frames::is_closed)
+    }
+
+    /// Whether a Close frame may be said in the source's place.
+    fn may_close(&self) -> bool {
+        matches!(self.farewell, Farewell::No) && self.frames.as_ref().is_some_and(Frames::may_close)
+    }
+
+    /// Says this as soon as it cuts nothing, unless the source has said so itself.
+    fn part(&mut self, close: Close) {
+        let is_free = matches!(self.farewell, Farewell::No | Farewell::Asked(_));
+        if is_free && !self.done && !self.discards && self.frames.as_ref().is_some_and(|frames| !frames.is_closed()) {
+            self.farewell = Farewell::Due(close);
+        }
+    }
+
+    /// Says what is due. Pending where the sink does not take it yet.
+    fn poll_farewell(&mut self, to: &mut Io, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            match &mut self.farewell {
+                Farewell::Due(close) => {
+                    let is_free = self.frames.as_ref().is_some_and(Frames::may_close);
+                    self.farewell = match is_free {
+                        true => Farewell::Saying(*close),
+                        // The frame is not over: there may be more of it.
+                        false if !self.ended => return Poll::Ready(Ok(())),
+                        false => Farewell::No,
+                    };
+                }
+                Farewell::Saying(close) => {
+                    let count = ready!(Pin::new(&mut *to).poll_write(cx, close.rest())).map_err(Broken::Sink)?;
+                    if count == 0 {
+                        return Poll::Ready(Err(Broken::Sink(io::ErrorKind::WriteZero.into())));
+                    }
+                    close.written(count);
+                    if close.rest().is_empty() {
+                        self.farewell = Farewell::Said;
+                    }
+                }
+                Farewell::Said => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::Sink)?;
+                    (self.farewell, self.unflushed) = (Farewell::Over, false);
+                }
+                Farewell::Asked(_) => return Poll::Pending,
+                Farewell::No | Farewell::Over => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
     /// Moves what can be moved. Ready when the end was handed on.
     fn poll(
         &mut self,
@@ -123,11 +203,20 @@ impl Half {
         moved: &mut dyn FnMut(u64),
     ) -> Poll<Result<(), Broken>> {
         loop {
+            if let (Farewell::Due(_), Some(frames), Some(buffer)) = (&self.farewell, &self.frames, &mut self.buffer)
+                && let Some(rest) = frames.rest(&buffer.bytes[buffer.start..buffer.end])
+            {
+                // Frames that have not begun are not begun any more.
+                buffer.end = buffer.start + rest;
+            }
             if let Some(buffer) = &mut self.buffer {
                 while buffer.start < buffer.end {
                     match Pin::new(&mut *to).poll_write(cx, &buffer.bytes[buffer.start..buffer.end]) {
                         Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Sink(io::ErrorKind::WriteZero.into()))),
                         Poll::Ready(Ok(n)) => {
+                            if let Some(frames) = &mut self.frames {
+                                frames.see(&buffer.bytes[buffer.start..buffer.start + n]);
+                            }
                             buffer.start += n;
                             self.moved += n as u64;
                             self.unflushed = true;
@@ -142,7 +231,11 @@ impl Half {
                 }
                 self.buffer = None;
             }
-            if self.ended && self.discards {
+            if self.frames.is_some() && !self.discards {
+                ready!(self.poll_farewell(to, cx))?;
+            }
+            let discards = self.discards || matches!(self.farewell, Farewell::Over);
+            if self.ended && discards {
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
@@ -155,8 +248,13 @@ impl Half {
             let mut read = ReadBuf::new(&mut buffer.bytes);
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) => match read.filled().len() {
-                    0 => self.ended = true,
-                    _ if self.discards => {}
+                    0 => {
+                        self.ended = true;
+                        if self.asks && self.may_close() {
+                            self.farewell = Farewell::Asked(None);
+                        }
+                    }
+                    _ if discards => {}
                     n => {
                         buffer.end = n;
                         self.buffer = Some(buffer);
@@ -178,19 +276,50 @@ impl Half {
 /// Carries bytes until both sides have ended. `moved` is told of every piece, when it was handed on.
 ///
 /// An error has been passed on to both sides already: a reset as a reset, silence for too long as a reset too.
-pub async fn bytes(client: Io, server: Io, clocks: Clocks, mut moved: impl FnMut(Side, u64)) -> Result<(), Fault> {
-    let (mut client, mut server) = (client, server);
-    let (mut up, mut down) = (Half::default(), Half::default());
+pub async fn bytes(client: Io, server: Io, clocks: Clocks, moved: impl FnMut(Side, u64)) -> Result<(), Fault> {
+    tunnel(client, server, clocks, None, moved).await
+}
+
+/// What is said in the place of this side.
+fn close_from(side: Side) -> Close {
+    match side {
+        Side::Client => Close::from_client(),
+        Side::Server => Close::from_server(),
+    }
+}
+
+/// The same for a tunnel that began with an Upgrade; `parting` where that was a WebSocket.
+pub async fn tunnel(
+    mut client: Io,
+    mut server: Io,
+    clocks: Clocks,
+    mut parting: Option<Box<Parting>>,
+    mut moved: impl FnMut(Side, u64),
+) -> Result<(), Fault> {
+    let app = parting.as_ref().map(|parting| parting.app());
+    let half = |side| Half {
+        frames: app.map(|_| Frames::default()),
+        asks: app == Some(side),
+        ..Half::default()
+    };
+    let (mut up, mut down) = (half(Side::Client), half(Side::Server));
     let mut idle = Idle::start(clocks);
     // The first thing that broke; the other direction may still have something to hand on.
     let mut broken: Option<Fault> = None;
     let mut lingers = false;
     let ended = poll_fn(|cx| {
         let mut active = false;
+        if let Some(parting) = &mut parting
+            && parting.poll_leaves(cx).is_ready()
+        {
+            up.part(close_from(Side::Client));
+            down.part(close_from(Side::Server));
+            idle.linger(limits::FAREWELL);
+        }
         for side in [Side::Client, Side::Server] {
-            let (half, from, to) = match side {
-                Side::Client => (&mut up, &mut client, &mut server),
-                Side::Server => (&mut down, &mut server, &mut client),
+            let (half, back, from, to) = match side {
+                Side::Client => (&mut up, &mut down, &mut client, &mut server),
+                Side::Server => (&mut down, &mut up, &mut server, &mut client),
             };
             if half.done {
                 continue;
@@ -205,6 +334,36 @@ pub async fn bytes(client: Io, server: Io, clocks: Clocks, mut moved: impl FnMut
                 broken.get_or_insert(fault(side.other(), error));
                 polled = half.poll(from, to, cx, &mut told);
             }
+            if let (Some(parting), true) = (&mut parting, half.frames.is_some()) {
+                polled = match polled {
+                    // Who has said Close may end as it likes: the other side hears of an end.
+                    Poll::Ready(Err(Broken::Source(_))) if half.has_parted() => {
+                        half.ended = true;
+                        back.discard();
+                        half.poll(from, to, cx, &mut told)
+                    }
+                    Poll::Ready(Err(Broken::Source(error))) if half.asks && half.may_close() => {
+                        half.ended = true;
+                        back.discard();
+                        half.farewell = Farewell::Asked(Some(error));
+                        Poll::Pending
+                    }
+                    polled => polled,
+                };
+                if let Farewell::Asked(error) = &mut half.farewell
+                    && let Poll::Ready(is_gone) = parting.poll_gone(cx)
+                {
+                    let error = error.take();
+                    if is_gone {
+                        half.part(close_from(side));
+                    } else if let Some(error) = error {
+                        return Poll::Ready(Err(fault(side, error)));
+                    } else {
+                        half.farewell = Farewell::No;
+                    }
+                    polled = half.poll(from, to, cx, &mut told);
+                }
+            }
             match polled {
                 Poll::Ready(Ok(())) => idle.half_closed(),
                 Poll::Ready(Err(Broken::Source(error) | Broken::Sink(error))) => {
@@ -217,11 +376,13 @@ pub async fn bytes(client: Io, server: Io, clocks: Clocks, mut moved: impl FnMut
             return Poll::Ready(Ok(()));
         }
         // Who hears nothing any more and says nothing that could be handed on is gone: the server is told at once.
-        if up.done && down.discards {
+        if up.done && down.discards && !up.has_parted() {
             return Poll::Ready(Err(Fault::new(Reason::ClientGone)));
         }
-        // The client has the whole answer. It is given time to take it before it learns that nobody hears it.
-        if down.done && up.discards && !std::mem::replace(&mut lingers, true) {
+        // The client has the whole answer. It is given time to take it before it learns that nobody hears it. So is a
+        // server that was told why.
+        let server_waits = up.done && down.discards;
+        if (down.done && up.discards || server_waits) && !std::mem::replace(&mut lingers, true) {
             idle.linger(limits::LINGER);
         }
         // A side that has nothing more to say can still be reset.

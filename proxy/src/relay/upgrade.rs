@@ -7,6 +7,7 @@
 pub mod handshake;
 
 use crate::{
+    connection::Connection,
     endpoint::Lease,
     exchange::head::{Changes, Request, Wants},
     fault::{Blame, Fault, Reason},
@@ -15,9 +16,11 @@ use crate::{
     relay::{
         bytes::{self, Side},
         idle::Clocks,
+        websocket::Parting,
     },
 };
 use http::{HeaderName, HeaderValue};
+use std::sync::Arc;
 use weft_proto::limits;
 use weft_route::{HttpView, edit::Fields};
 use weft_wire::h1::ResponseHead;
@@ -94,12 +97,16 @@ pub fn is_open(head: &ResponseHead, wants: &Wants, key: Option<&str>) -> Result<
 
 /// Carries the tunnel's bytes until both sides have ended, and closes its record. The lease is a place at the server's
 /// endpoint, which the tunnel takes for as long.
-pub async fn carry(client: Io, server: Io, mut record: Record, _lease: Option<Lease>) {
+pub async fn carry(client: Io, server: Io, mut record: Record, lease: Option<Lease>, connection: Arc<Connection>) {
     record.tunnel_opened();
-    let ended = bytes::bytes(client, server, Clocks::default(), |side, count| match side {
+    let is_websocket = record.spoken() == Protocol::WebSocket;
+    let parting = is_websocket.then(|| Parting::new(&connection, lease.as_ref().map(|lease| lease.address)));
+    drop(connection);
+    let moved = |side, count| match side {
         Side::Client => record.received(count),
         Side::Server => record.sent(count),
-    });
+    };
+    let ended = bytes::tunnel(client, server, Clocks::default(), parting, moved);
     if let Err(fault) = ended.await {
         record.fault(&fault);
     }

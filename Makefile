@@ -40,6 +40,7 @@ test: ## Set everything up, run every test: unit, property, sandbox, probes (roo
 lint: ## Formatting, and clippy with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p weft-tests --test kube -- -D warnings
 
 .PHONY: deny
 deny: ## Bans, licences and sources of the dependencies

@@ -1,7 +1,8 @@
 //! A mesh to test against: the real programs in the sandbox, driven through the `weft` command as a person would.
 //!
-//! The objects are in [`objects`]; what each test looks at is in `tests/netns`.
+//! The objects are in [`objects`]; what each test looks at is in `tests/netns`. The same on a real Kubernetes is [`kube`].
 
+pub mod kube;
 pub mod objects;
 pub mod metrics;
 
@@ -83,6 +84,21 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the tests lie in the repository")
+}
+
+/// Looks at intervals until a condition holds; the error says what was waited for and what the last look saw.
+fn eventually(what: &str, limit: Duration, interval: Duration, mut look: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let seen = look();
+        if matches!(seen, Ok(true)) {
+            return Ok(());
+        }
+        if start.elapsed() > limit {
+            bail!("{what}: not within {limit:?} (the last look: {seen:?})");
+        }
+        std::thread::sleep(interval);
+    }
 }
 
 impl Mesh {
@@ -263,18 +279,8 @@ impl Mesh {
     }
 
     /// Waits until a condition holds; the error says what was waited for and what the last look saw.
-    pub fn eventually(&self, what: &str, limit: Duration, mut look: impl FnMut() -> Result<bool>) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            let seen = look();
-            if matches!(seen, Ok(true)) {
-                return Ok(());
-            }
-            if start.elapsed() > limit {
-                bail!("{what}: not within {limit:?} (the last look: {seen:?})");
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+    pub fn eventually(&self, what: &str, limit: Duration, look: impl FnMut() -> Result<bool>) -> Result<()> {
+        eventually(what, limit, Duration::from_millis(100), look)
     }
 
     /// The name of a pod's network namespace, for what looks at it from outside.

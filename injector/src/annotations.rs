@@ -10,7 +10,7 @@ use weft_proto::{
 
 use crate::{context::Namespace, refuse::Refusals};
 
-/// Bad entries of one list that are told one by one.
+/// Bad entries of one list, and warnings about annotations, that are told; more are counted.
 const TOLD: usize = 5;
 
 /// What the redirects of this pod leave alone.
@@ -71,21 +71,29 @@ where
     match text.parse() {
         Ok(list) => list,
         Err(first) => {
-            let mut bad: Vec<BadEntry> = text
-                .split(',')
-                .filter_map(|entry| entry.parse::<T>().err())
-                .take(TOLD)
-                .collect();
-            if bad.is_empty() {
-                // An empty entry, as in `80,`, is a mistake within a list only.
-                bad.push(first);
-            }
-            for entry in bad {
-                refusals.pod(format!("annotation {key}: {entry}"), fix);
-            }
+            // An empty entry, as in `80,`, is a mistake within a list only: then there is but the first.
+            let mut bad = text.split(',').filter_map(|entry| entry.parse::<T>().err());
+            let told: Vec<BadEntry> = bad.by_ref().take(TOLD).collect();
+            let told = if told.is_empty() { vec![first] } else { told };
+            refusals.pod(format!("annotation {key}: {}", together(&told, bad.count())), fix);
             T::default()
         }
     }
+}
+
+/// All of a list's mistakes in one sentence: they are of one kind.
+fn together(told: &[BadEntry], more: usize) -> String {
+    if let [one] = told {
+        return one.to_string();
+    }
+    let expected = told.first().map(|entry| entry.expected).unwrap_or_default();
+    let named: Vec<_> = told.iter().map(|bad| format!("'{}'", bad.entry)).collect();
+    let more = if more > 0 {
+        format!(" (and {more} more)")
+    } else {
+        String::new()
+    };
+    format!("none of {}{more} is {expected}", named.join(", "))
 }
 
 fn check_mtls(value: Option<&str>, namespace: &Namespace, refusals: &mut Refusals) {

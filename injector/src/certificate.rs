@@ -23,6 +23,8 @@ pub use authority::{Authority, Lives};
 pub struct Issued {
     /// Ready to serve with.
     pub config: Arc<ServerConfig>,
+    /// The CA that signed it, PEM; empty where that is not ours.
+    pub ca: String,
     /// End of the certificate's life.
     pub not_after: SystemTime,
     /// When it should be replaced. `None`: whenever its files change.
@@ -96,6 +98,7 @@ impl Source {
                 *last = Some((chain_pem, key_pem));
                 Ok(Some(Issued {
                     config,
+                    ca: String::new(),
                     not_after,
                     renew_at: None,
                 }))

@@ -136,22 +136,11 @@ impl Default for BackOff {
     }
 }
 
-impl Iterator for BackOff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(self.step())
-    }
-}
-
-impl kube::runtime::utils::Backoff for BackOff {
-    fn reset(&mut self) {
-        *self = Self::new();
-    }
-}
-
 /// Between half and all of a time, at random.
 pub fn jitter(time: Duration) -> Duration {
     let random = RandomState::new().hash_one(0u8) % 1000;
     time / 2 + time * u32::try_from(random).unwrap_or_default() / 2000
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,6 +224,7 @@ impl Authority {
         let life = not_after.duration_since(now).unwrap_or_default();
         Ok(Issued {
             config,
+            ca: self.current.pem.clone(),
             not_after,
             renew_at: Some(now + life * 2 / 3),
         })

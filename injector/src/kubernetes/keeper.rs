@@ -23,14 +23,13 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    api::{ObjectMeta, PartialObjectMeta, PatchParams, PostParams},
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Event, watcher},
-    },
+    api::{ObjectMeta, PartialObjectMeta, PatchParams, PostParams, WatchEvent, WatchParams},
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
 use weft_proto::{
     limits,
     names::{self, kubernetes as name},
@@ -113,7 +112,7 @@ impl Keeper {
         let changed = Notify::new();
         let (namespace, health) = (self.namespace.clone(), self.health.clone());
         let secret = What {
-            verb: "list and watch",
+            verb: "watch",
             resource: "secrets",
             name: name::WEBHOOK_SECRET,
             namespace: Some(&namespace),
@@ -372,34 +371,57 @@ fn patch(configuration: &MutatingWebhookConfiguration, bundle: &[u8]) -> Patch {
     Patch(operations)
 }
 
-/// Says whenever one object has changed, or may have.
-async fn follow<K>(
-    api: Api<PartialObjectMeta<K>>,
-    what: What<'_>,
-    subject: &'static str,
-    health: &Health,
-    changed: &Notify,
-) where
-    K: Clone + Debug + DeserializeOwned + Resource<DynamicType = ()> + Send + Sync + 'static,
+/// Says whenever one object has changed, or may have. Never returns.
+async fn follow<K>(api: Api<K>, what: What<'_>, subject: &'static str, health: &Health, changed: &Notify)
+where
+    K: Clone + Debug + DeserializeOwned + Resource,
 {
     // The name as a field: RBAC then asks for this one object only.
-    let config = watcher::Config::default()
+    let params = WatchParams::default()
         .fields(&format!("metadata.name={}", what.name))
         .timeout(u32::try_from(limits::WATCH_TIME.as_secs()).unwrap_or(u32::MAX));
-    let mut events = std::pin::pin!(watcher(api, config).backoff(BackOff::new()));
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init | Event::InitApply(_)) => {}
-            Ok(_) => {
-                health.solved(subject);
+    let mut back_off = BackOff::new();
+    loop {
+        let begun = Instant::now();
+        // Version 0: it begins with what is there now, so that nothing is missed between two watches.
+        match what.call(api.watch(&params, "0")).await {
+            Ok(events) => {
                 changed.notify_one();
+                let mut events = std::pin::pin!(events);
+                loop {
+                    match timeout(limits::WATCH_SILENCE, events.next()).await {
+                        Ok(Some(Ok(WatchEvent::Error(status)))) => {
+                            tracing::debug!(subject, message = status.message, "the watch begins anew");
+                            break;
+                        }
+                        Ok(Some(Ok(event))) => {
+                            health.solved(subject);
+                            if !matches!(event, WatchEvent::Bookmark(_)) {
+                                changed.notify_one();
+                            }
+                        }
+                        // A refusal comes as the first thing that is read.
+                        Ok(Some(Err(error))) if matches!(&error, kube::Error::Api(status) if status.code == 403) => {
+                            health.problem(subject, what.failure(&error).to_string());
+                            break;
+                        }
+                        Ok(Some(Err(error))) => {
+                            tracing::debug!(subject, %error, "the watch begins anew");
+                            changed.notify_one();
+                            break;
+                        }
+                        // The API server ends every watch in time; one that is silent for long may be dead.
+                        Ok(None) | Err(_) => break,
+                    }
+                }
             }
-            Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) if matches!(&error, kube::Error::Api(status) if status.code == 403) =>
-            {
-                health.problem(subject, what.failure(&error).to_string());
-            }
-            // The next round says it, if it lasts.
-            Err(error) => tracing::debug!(subject, %error, "the watch failed and is tried again"),
+            // The round that this asks for says it.
+            Err(_) => changed.notify_one(),
         }
+        // One that ends at once, however it began, is not to be asked for without pause.
+        if begun.elapsed() > limits::WATCH_PAUSE {
+            back_off = BackOff::new();
+        }
+        tokio::time::sleep(back_off.step()).await;
     }
 }

@@ -150,7 +150,13 @@ fn t38_a_bad_annotation_is_told_with_the_entry_and_the_fix() {
     let text = refusal(
         json!({"metadata": {"annotations": {"weft.dev/skip-inbound-ports": "x,y", "weft.dev/skip-uids": "z"}}}),
     );
-    assert_eq!(text.lines().count(), 3, "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.contains("none of 'x', 'y' is a port"), "{text}");
+    let text = refusal(json!({"metadata": {"annotations": {"weft.dev/skip-uids": "a,b,c,d,e,f,g"}}}));
+    assert!(
+        text.contains("none of 'a', 'b', 'c', 'd', 'e' (and 2 more) is a numeric user id"),
+        "{text}"
+    );
     let text = refusal(json!({"metadata": {"annotations": {"weft.dev/skip-uids": "1,"}}}));
     assert!(text.contains("'' is not a numeric user id"), "{text}");
 }

@@ -12,7 +12,7 @@ use choices::{Choices, Crds};
 use clap::Args;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, api::ListParams};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_injector::kubernetes::version::refusal;
 use weft_proto::names;
 
@@ -107,11 +107,23 @@ async fn ask(which: &Which, crds: Crds) -> anyhow::Result<BTreeMap<String, Strin
             return Ok(BTreeMap::new());
         }
     };
-    for (name, version) in there
+    let stay: Vec<&str> = CRDS
         .iter()
-        .filter(|(name, _)| CRDS.iter().any(|crd| crd.name == **name))
-    {
-        eprintln!("weft: {name} is there ({version}) and stays as it is");
+        .map(|crd| crd.name)
+        .filter(|name| there.contains_key(*name))
+        .collect();
+    if !stay.is_empty() {
+        let versions: BTreeSet<&str> = stay
+            .iter()
+            .filter_map(|name| there.get(*name))
+            .map(String::as_str)
+            .collect();
+        let versions = versions.into_iter().collect::<Vec<_>>().join("; ");
+        eprintln!(
+            "weft: {} of {} definitions of the Gateway API are there ({versions}) and stay as they are",
+            stay.len(),
+            CRDS.len()
+        );
     }
     Ok(there)
 }

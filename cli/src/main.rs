@@ -6,6 +6,7 @@ mod inject;
 mod install;
 mod owner;
 mod sandbox;
+mod uninstall;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ enum Command {
     Sandbox(sandbox::Command),
     /// Prints what weft needs in a cluster: weft install | kubectl apply --server-side -f -
     Install(install::Install),
+    /// Takes weft out of a cluster, and says what is left to do.
+    Uninstall(uninstall::Uninstall),
     /// Shows what the webhook would make of a pod, without a cluster.
     Inject(inject::Inject),
     /// Is weft whole in a cluster, and which pods does it miss; without a cluster: is this machine fit for a sandbox.
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Sandbox(command) => command.run(),
         Command::Install(install) => install.run(),
+        Command::Uninstall(uninstall) => uninstall.run(),
         Command::Inject(inject) => inject.run(),
         Command::Check(check) => check.run(),
         Command::Limits => {

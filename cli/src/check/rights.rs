@@ -118,8 +118,9 @@ mod tests {
                 "watch secrets/weft-ca in weft-system",
                 "update secrets/weft-ca in weft-system",
                 "get configmaps/weft-trust in weft-system",
+                "list configmaps/weft-trust in weft-system",
+                "watch configmaps/weft-trust in weft-system",
                 "update configmaps/weft-trust in weft-system",
-                "patch configmaps/weft-trust in weft-system",
                 "create secrets in weft-system",
                 "create configmaps in weft-system",
             ]

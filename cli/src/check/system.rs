@@ -33,10 +33,22 @@ pub fn version(version: &Info) -> Finding {
 /// Everything else about weft itself.
 pub fn judge(seen: &Seen) -> Vec<Finding> {
     let mut findings = vec![definitions(seen)];
+    if is_absent(seen) {
+        findings.push(Finding::fail(
+            SYSTEM_NAMESPACE,
+            format!("weft is not installed here; {INSTALL}"),
+        ));
+        return findings;
+    }
     findings.extend(deployments(seen));
     findings.push(webhook(seen));
     findings.extend(rights(&seen.rights));
     findings
+}
+
+/// Whether there is neither a Deployment of weft nor its webhook.
+fn is_absent(seen: &Seen) -> bool {
+    seen.deployments.as_ref().is_ok_and(Vec::is_empty) && seen.webhook.as_ref().is_ok_and(Option::is_none)
 }
 
 fn definitions(seen: &Seen) -> Finding {
@@ -84,12 +96,6 @@ fn deployments(seen: &Seen) -> Vec<Finding> {
             .find(|deployment| deployment.metadata.name.as_deref() == Some(name))
     };
     let parts = [IDENTITY, ROUTES, INJECTOR];
-    if parts.iter().all(|name| own(name).is_none()) {
-        return vec![Finding::fail(
-            SYSTEM_NAMESPACE,
-            format!("weft is not installed here; {INSTALL}"),
-        )];
-    }
     let pods = seen.system_pods.as_deref().unwrap_or_default();
     let judge = |name: &str| match own(name) {
         None => Finding::fail(name, format!("its Deployment is not there; {INSTALL}")),
@@ -287,14 +293,11 @@ fn rights(asked: &[(Right, Result<bool, String>)]) -> Vec<Finding> {
         };
         let (missing, excess) = (of(true, false), of(false, true));
         if !missing.is_empty() {
-            findings.push(Finding::fail(
-                what,
-                format!("it may not {}; {INSTALL}", missing.join(", ")),
-            ));
+            findings.push(Finding::fail(what, format!("it may not {}; {INSTALL}", few(&missing))));
         } else if !excess.is_empty() {
             let text = format!(
                 "it may {}, which weft does not need; find the role binding that allows it",
-                excess.join(", ")
+                few(&excess)
             );
             findings.push(Finding::warn(what, text));
         } else {
@@ -305,4 +308,19 @@ fn rights(asked: &[(Right, Result<bool, String>)]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The first of them, and how many more there are.
+fn few(all: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = all
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match all.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}, and {more} things more"),
+    }
 }

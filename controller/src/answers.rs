@@ -5,12 +5,15 @@
 //! changed, so that a slow reader costs no memory and gets the latest. What goes over the wire is for [`crate::serve`].
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::{Notify, watch};
-use weft_proto::limits;
+use weft_proto::{limits, skip::Cidrs};
 use weft_service::spiffe::Id;
 
 use crate::{
@@ -28,6 +31,7 @@ pub struct Answers {
     state: Mutex<State>,
     synced: watch::Sender<bool>,
     batches: watch::Sender<u64>,
+    told: AtomicU64,
 }
 
 #[derive(Default)]
@@ -73,6 +77,7 @@ impl Answers {
             state: Mutex::default(),
             synced: watch::Sender::new(false),
             batches: watch::Sender::new(0),
+            told: AtomicU64::new(0),
         })
     }
 
@@ -141,6 +146,38 @@ impl Answers {
     /// Streams that follow now.
     pub fn followers(&self) -> usize {
         lock(&self.state).mailboxes.len()
+    }
+
+    /// Answers that were given, unchanged ones left out.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// The cluster's ranges of addresses, as far as it says them itself.
+    pub fn detected_ranges(&self) -> Cidrs {
+        lock(&self.state).cluster.all_ranges().clone()
+    }
+
+    /// Of each namespace whose pods are to be in the mesh: how many are not.
+    pub fn unmeshed(&self) -> BTreeMap<Arc<str>, u64> {
+        let state = lock(&self.state);
+        let mut counts: BTreeMap<Arc<str>, u64> = state
+            .cluster
+            .injected_namespaces()
+            .map(|name| (name.clone(), 0))
+            .collect();
+        for pod in state.cluster.unmeshed() {
+            *counts.entry(pod.namespace.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Pods that should be in the mesh and are not, each with its UID.
+    pub fn unmeshed_pods(&self) -> Vec<(ObjectKey, Arc<str>)> {
+        let state = lock(&self.state);
+        let pods = state.cluster.unmeshed().iter();
+        let pods = pods.filter_map(|key| Some((key.clone(), state.cluster.pod_named(key)?.uid.clone())));
+        pods.collect()
     }
 
     /// What is wrong with routes now, each with its reasons.
@@ -324,6 +361,7 @@ impl Follower {
             return asked.then_some(News::Unchanged(answer.version));
         }
         told.clone_from(&answer.version);
+        self.answers.told.fetch_add(1, Ordering::Relaxed);
         Some(News::Answer(answer))
     }
 }

@@ -3,8 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::sync::mpsc;
-use weft_proto::names::{IDENTITY_SERVICE_ACCOUNT, kubernetes::CA_BUNDLE};
+use tokio::sync::{mpsc, watch};
+use weft_proto::{
+    names::{
+        IDENTITY_SERVICE_ACCOUNT, ROUTES_SERVICE_ACCOUNT,
+        kubernetes::{CA_BUNDLE, CLUSTER_CIDRS, CLUSTER_CONFIG_MAP, LEASE},
+    },
+    skip::Cidrs,
+};
 use weft_service::{
     admin,
     drain::{Phase, Signal},
@@ -26,9 +32,10 @@ use crate::{
         own,
         token::{Check, OfLivingPods, SandboxTokens, TokenReviews},
     },
+    leader::Candidate,
     listen::Listener,
-    metrics, plan, serve,
-    watch::{Sink, Source, directory::Directory, kubernetes::Kubernetes},
+    metrics, plan, serve, unmeshed,
+    watch::{Health, Sink, Source, directory::Directory, kubernetes::Kubernetes},
 };
 
 /// Time that streams have to end after SIGTERM: they are told at once.
@@ -96,22 +103,22 @@ pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
             cluster_cidrs: routes.cluster_cidrs.clone(),
         })
     });
+    let scope = Scope {
+        trust_domain: &config.trust_domain,
+        place: &config.place,
+        drain: &drain,
+    };
     let (mut ca, mut life) = (None, Duration::ZERO);
     if let Some(identity) = config.identity {
         life = identity.leaf_life;
         // An API server knows itself which pods are there.
         let in_files = |routes: &Routes| matches!(routes.objects, Objects::Directory(_));
         let pods = answers.clone().filter(|_| config.routes.as_ref().is_some_and(in_files));
-        let scope = Scope {
-            trust_domain: &config.trust_domain,
-            place: &config.place,
-            drain: &drain,
-        };
         ca = Some(start_identity(identity, pods, &scope, &mut running, &mut parts).await?);
     }
     if let Some((routes, answers)) = config.routes.zip(answers) {
         let ca = ca.map(|ca| (ca, life));
-        start_routes(routes, answers, ca, &drain, &mut running, &mut parts).await?;
+        start_routes(routes, answers, ca, &scope, &mut running, &mut parts).await?;
     }
     let parts = Arc::new(parts);
     let (ready, rendered) = (parts.clone(), parts);
@@ -230,11 +237,62 @@ async fn start_identity(
     Ok(ca)
 }
 
+/// What one of all replicas does: writes what others read.
+fn lead(client: &kube::Client, config: &Routes, answers: &Arc<Answers>, scope: &Scope<'_>) -> watch::Receiver<bool> {
+    let Place { namespace, pod } = scope.place.clone();
+    let (sender, leading) = watch::channel(false);
+    let candidate = Candidate::new(client.clone(), &namespace, LEASE, &pod);
+    task::spawn("leader election", candidate.run(sender, scope.drain.clone()));
+    task::spawn_forever(
+        "unmeshed pods",
+        unmeshed::tell(client.clone(), answers.clone(), leading.clone(), pod),
+    );
+    let keeper = Keeper {
+        client: client.clone(),
+        namespace,
+        name: CLUSTER_CONFIG_MAP.to_owned(),
+        key: CLUSTER_CIDRS,
+        component: ROUTES_SERVICE_ACCOUNT,
+    };
+    let (given, answers) = (config.cluster_cidrs.clone(), answers.clone());
+    let (wanted, told) = watch::channel(None);
+    task::spawn_forever("cluster ranges", follow_ranges(given, answers, wanted));
+    task::spawn_forever(
+        "cluster config map",
+        keeper.keep(told, leading.clone(), || std::future::ready(true)),
+    );
+    leading
+}
+
+/// The ranges that were given, or else those that the cluster says, as soon as all is known.
+async fn follow_ranges(given: Cidrs, answers: Arc<Answers>, wanted: watch::Sender<Option<String>>) {
+    answers.synced().await;
+    let mut batches = answers.batches();
+    loop {
+        let ranges = if given.is_empty() {
+            answers.detected_ranges()
+        } else {
+            given.clone()
+        };
+        let text = ranges.to_string();
+        wanted.send_if_modified(|old| {
+            let changed = old.as_ref() != Some(&text);
+            if changed {
+                tracing::info!(ranges = text, "ranges of the cluster's pods and Services");
+                *old = Some(text);
+            }
+            changed
+        });
+        // Cannot fail: `answers` holds the sender.
+        let _ = batches.changed().await;
+    }
+}
+
 async fn start_routes(
     config: Routes,
     answers: Arc<Answers>,
     ca: Option<(Arc<Authority>, Duration)>,
-    drain: &Signal,
+    scope: &Scope<'_>,
     running: &mut Running,
     parts: &mut metrics::Parts,
 ) -> anyhow::Result<()> {
@@ -243,11 +301,13 @@ async fn start_routes(
             let place = || format!("--from-dir {} cannot be listed", path.display());
             Box::new(Directory::new(path).with_context(place)?)
         }
-        Objects::Kubernetes => Box::new(
-            Kubernetes::new()
-                .await
-                .context("--kubernetes: no way to an API server")?,
-        ),
+        Objects::Kubernetes => {
+            let client = api::client().await.context("--kubernetes: no way to an API server")?;
+            let health = Arc::new(Health::default());
+            parts.health = Some(health.clone());
+            parts.leading = Some(lead(&client, &config, &answers, scope));
+            Box::new(Kubernetes::new(client, health))
+        }
     };
     let listener = bind("--discovery-listen", config.listen).await?;
     running.addresses.discovery = Some(listener.address()?);
@@ -267,10 +327,13 @@ async fn start_routes(
     parts.holders.push(holder.clone());
     parts.answers = Some(answers.clone());
     let (sink, batches) = mpsc::channel(64);
-    task::spawn_forever("cluster", follow(source, sink, batches, answers.clone(), drain.clone()));
+    task::spawn_forever(
+        "cluster",
+        follow(source, sink, batches, answers.clone(), scope.drain.clone()),
+    );
     running.servers.push(task::spawn(
         "discovery",
-        serve::serve(listener, holder, answers, drain.clone()),
+        serve::serve(listener, holder, answers, scope.drain.clone()),
     ));
     Ok(())
 }

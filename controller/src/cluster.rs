@@ -12,7 +12,11 @@ use std::{
     sync::Arc,
 };
 
-pub use types::{Key, Kind, Namespace, Object, ObjectKey, Pod, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+pub use types::{
+    Key, Kind, Namespace, Object, ObjectKey, Pod, Ranges, Service, ServicePort, Slice, SliceEndpoint, SlicePort,
+};
+
+use weft_proto::skip::Cidrs;
 
 use crate::translate::Route;
 
@@ -34,6 +38,8 @@ pub enum Dependency {
     Service(ObjectKey),
     /// A namespace's labels.
     Namespace(Arc<str>),
+    /// The cluster's ranges of addresses.
+    Ranges,
 }
 
 /// What some changes touched.
@@ -63,6 +69,11 @@ pub struct Cluster {
     services: HashMap<ObjectKey, Service>,
     slices: HashMap<ObjectKey, Slice>,
     routes: BTreeMap<Key, Arc<Route>>,
+    ranges: BTreeMap<Key, Cidrs>,
+    /// All of them together.
+    all_ranges: Cidrs,
+    /// Pods that should be in the mesh and are not.
+    unmeshed: BTreeSet<ObjectKey>,
     // Indexes. Sets are ordered, so that equal clusters give equal answers.
     service_by_address: HashMap<IpAddr, BTreeSet<ObjectKey>>,
     pods_by_address: HashMap<IpAddr, BTreeSet<ObjectKey>>,
@@ -103,6 +114,7 @@ impl Cluster {
                 Object::Service(service) => self.service(service.key.clone(), Some(service), touched),
                 Object::Slice(slice) => self.slice(slice.key.clone(), Some(slice), touched),
                 Object::Route(route) => self.route(route.key.clone(), Some(Arc::new(route)), touched),
+                Object::Ranges(ranges) => self.ranges(ranges.key, Some(ranges.cidrs), touched),
             },
             Change::Delete(key) => match key.kind {
                 Kind::Namespace => self.namespace(key.object.name, None, touched),
@@ -110,6 +122,7 @@ impl Cluster {
                 Kind::Service => self.service(key.object, None, touched),
                 Kind::EndpointSlice => self.slice(key.object, None, touched),
                 Kind::HttpRoute | Kind::GrpcRoute => self.route(key, None, touched),
+                Kind::Node | Kind::ServiceCidr => self.ranges(key, None, touched),
             },
         }
     }
@@ -119,10 +132,32 @@ impl Cluster {
             return;
         }
         touched.dependencies.insert(Dependency::Namespace(name.clone()));
+        let injected = |namespace: Option<&Namespace>| namespace.is_some_and(|namespace| namespace.injected);
+        let (before, after) = (injected(self.namespaces.get(&name)), injected(new.as_ref()));
+        if before != after {
+            self.unmeshed.retain(|pod| pod.namespace != name);
+        }
+        if after && !before {
+            let bare = self.pods.values().filter(|pod| pod.bare && pod.key.namespace == name);
+            self.unmeshed.extend(bare.map(|pod| pod.key.clone()));
+        }
         match new {
             Some(namespace) => self.namespaces.insert(name, namespace),
             None => self.namespaces.remove(&name),
         };
+    }
+
+    fn ranges(&mut self, key: Key, new: Option<Cidrs>, touched: &mut Touched) {
+        match new {
+            Some(cidrs) => self.ranges.insert(key, cidrs),
+            None => self.ranges.remove(&key),
+        };
+        let all = self.ranges.values().flat_map(|cidrs| cidrs.ranges().iter().copied());
+        let all: Cidrs = all.collect();
+        if all != self.all_ranges {
+            self.all_ranges = all;
+            touched.dependencies.insert(Dependency::Ranges);
+        }
     }
 
     fn pod(&mut self, key: ObjectKey, new: Option<Pod>, touched: &mut Touched) {
@@ -134,8 +169,17 @@ impl Cluster {
                 unindex(&mut self.pods_by_address, address, &key);
             }
             self.touch_pod(&old, touched);
+            self.unmeshed.remove(&key);
         }
         if let Some(pod) = new {
+            if pod.bare
+                && self
+                    .namespaces
+                    .get(&key.namespace)
+                    .is_some_and(|namespace| namespace.injected)
+            {
+                self.unmeshed.insert(key.clone());
+            }
             self.touch_pod(&pod, touched);
             for address in pod.addresses() {
                 index(&mut self.pods_by_address, *address, key.clone());
@@ -239,6 +283,24 @@ impl Cluster {
     /// Whether a namespace refuses plaintext.
     pub fn namespace_is_strict(&self, name: &str) -> bool {
         self.namespaces.get(name).is_some_and(|namespace| namespace.strict)
+    }
+
+    /// The ranges of the cluster's pods and Services, as far as Nodes and ServiceCIDRs say them.
+    pub fn all_ranges(&self) -> &Cidrs {
+        &self.all_ranges
+    }
+
+    /// Pods that should be in the mesh by their namespace's label, and are not; ordered by namespace.
+    pub fn unmeshed(&self) -> &BTreeSet<ObjectKey> {
+        &self.unmeshed
+    }
+
+    /// Namespaces whose pods are to be in the mesh.
+    pub fn injected_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.namespaces
+            .values()
+            .filter(|namespace| namespace.injected)
+            .map(|namespace| &namespace.name)
     }
 
     /// A Service by name.

@@ -13,6 +13,8 @@ pub mod answers;
 pub mod listen;
 pub mod serve;
 pub mod issue;
+pub mod leader;
+pub mod unmeshed;
 pub mod metrics;
 pub mod config;
 pub mod app;

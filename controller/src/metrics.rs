@@ -6,11 +6,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use tokio::sync::watch;
 use weft_service::tls::Holder;
 
 use crate::{
     answers::Answers,
+    cluster::Kind,
     issue::{Counts, ca::Authority},
+    watch::Health,
 };
 
 /// What the figures are read from; absent parts are of another role.
@@ -24,6 +27,10 @@ pub struct Parts {
     pub ca: Option<Arc<Authority>>,
     /// Role identity.
     pub counts: Option<Arc<Counts>>,
+    /// The watches of an API server.
+    pub health: Option<Arc<Health>>,
+    /// Where replicas elect a leader.
+    pub leading: Option<watch::Receiver<bool>>,
 }
 
 impl Parts {
@@ -45,6 +52,7 @@ impl Parts {
         }
         if self.answers.as_ref().is_some_and(|answers| !answers.is_synced()) {
             missing.push("the objects are not all read yet".to_owned());
+            missing.extend(self.health.iter().flat_map(|health| health.problems()));
         }
         if missing.is_empty() {
             Ok(())
@@ -76,6 +84,35 @@ impl Parts {
                 "Routes that do not act as written.",
                 routes,
             );
+        }
+        if let Some(answers) = &self.answers {
+            let told = vec![(String::new(), answers.told())];
+            family(
+                "weft_discovery_answers_total",
+                "counter",
+                "Answers given to proxies.",
+                told,
+            );
+            let counts = answers.unmeshed().into_iter();
+            let counts = counts.map(|(name, count)| (format!("{{namespace=\"{name}\"}}"), count));
+            let help = "Pods that run without weft in a namespace labelled for it. Every replica counts all of them.";
+            family("weft_unmeshed_pods", "gauge", help, counts.collect());
+        }
+        if let Some(health) = &self.health {
+            let label = |kind: Kind| format!("{{kind=\"{}\"}}", kind.name());
+            let synced = health
+                .figures()
+                .map(|(kind, synced, _)| (label(kind), u64::from(synced)));
+            let help = "1 when all objects of a kind are known and followed.";
+            family("weft_watch_synced", "gauge", help, synced.collect());
+            let failures = health.figures().map(|(kind, _, failures)| (label(kind), failures));
+            let help = "Lists and watches that the API server refused, broke or did not answer.";
+            family("weft_watch_failures_total", "counter", help, failures.collect());
+        }
+        if let Some(leading) = &self.leading {
+            let leads = vec![(String::new(), u64::from(*leading.borrow()))];
+            let help = "1 in the replica that writes: Events and the ConfigMap of the cluster's ranges.";
+            family("weft_leader", "gauge", help, leads);
         }
         if let Some(counts) = &self.counts {
             let outcome = |name: &str, count: u64| (format!("{{outcome=\"{name}\"}}"), count);

@@ -1,8 +1,9 @@
-//! Gateway API objects, as far as weft uses them: written from the CRDs of v1.6.3.
+//! Gateway API objects, as far as weft uses them: written from the CRDs of v1.6.3. Kubernetes' own are in [`core`].
 //!
 //! Unknown fields are tolerated. Fields that are known and not supported are kept, so that [`crate::translate`] can say
 //! so: nothing is dropped in silence. Defaults of the CRDs are applied here, since files never met an API server.
 
+pub mod core;
 mod grpc_route;
 mod http_route;
 

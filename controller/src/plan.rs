@@ -37,7 +37,8 @@ use backends::Backends;
 pub struct Settings {
     /// The SPIFFE trust domain.
     pub trust_domain: Arc<str>,
-    /// The cluster's ranges of pods and Services: an address inside of them that nothing has is unknown, not outside.
+    /// The cluster's ranges of pods and Services: an address inside of them that nothing has is unknown, not outside. Empty:
+    /// those that the cluster says itself.
     pub cluster_cidrs: Cidrs,
 }
 
@@ -130,10 +131,21 @@ pub fn destination(
         }
     } else if let Some(pod) = cluster.pod_at(address) {
         of_pod(cluster, settings, pod, SocketAddr::new(address, port))
-    } else if settings.cluster_cidrs.contains(address) {
-        nothing(DestinationKind::Unknown)
     } else {
-        nothing(DestinationKind::Outside)
+        let detected = settings.cluster_cidrs.is_empty();
+        let ranges = if detected {
+            cluster.all_ranges()
+        } else {
+            &settings.cluster_cidrs
+        };
+        if detected {
+            dependencies.insert(Dependency::Ranges);
+        }
+        nothing(if ranges.contains(address) {
+            DestinationKind::Unknown
+        } else {
+            DestinationKind::Outside
+        })
     };
     (destination, dependencies)
 }

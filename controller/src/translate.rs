@@ -12,15 +12,18 @@ mod service;
 
 use std::{fmt, sync::Arc};
 
-use weft_route::rule;
+use weft_route::rule::{self, Origin};
 
 pub use grpc_route::translate as grpc_route;
 pub use http_route::translate as http_route;
 pub use weft_proto::duration::parse as parse_duration;
 
-use crate::cluster::{
-    read::Mistakes,
-    types::{Key, ObjectKey},
+use crate::{
+    cluster::{
+        read::{self, Mistakes},
+        types::{Key, Kind, ObjectKey},
+    },
+    objects::{ParentRef, core::Meta},
 };
 
 /// A route, translated.
@@ -141,6 +144,44 @@ impl Route {
             .filter_map(|backend| backend.target.as_ref().ok())
             .map(|target| &target.service)
     }
+}
+
+/// What both kinds of routes have in common: a name, parents and rules. `name_of` is a rule's own name, and `one` translates it;
+/// it is told where the rule stands.
+fn route<R>(
+    kind: (Kind, rule::Kind),
+    metadata: &Meta,
+    parents: &[ParentRef],
+    rules: &[R],
+    name_of: impl Fn(&R) -> &str,
+    one: impl Fn(&R, Origin, &str, &mut Vec<Problem>, &mut Mistakes) -> Rule,
+) -> Result<Route, Mistakes> {
+    let object = read::key(metadata)?;
+    let (mut mistakes, mut problems) = (Mistakes::new(), Vec::new());
+    let parents = service::parents(parents, &object.namespace, &mut problems, &mut mistakes);
+    let rules = rules.iter().enumerate().map(|(index, given)| {
+        let created = read::created(metadata);
+        let mut origin = Origin::new(kind.1, &object.namespace, &object.name, index as u32, created);
+        origin.rule_name = name_of(given).into();
+        one(
+            given,
+            origin,
+            &format!("spec.rules[{index}]"),
+            &mut problems,
+            &mut mistakes,
+        )
+    });
+    let rules = rules.collect();
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let key = Key { kind: kind.0, object };
+    Ok(Route {
+        key,
+        parents,
+        rules,
+        problems,
+    })
 }
 
 /// Asks the `route` crate, too, which knows what it can compile. Not where the object's own mistakes say it already.

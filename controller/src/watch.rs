@@ -4,12 +4,15 @@
 //! good ones go on working, is decided in [`parse`], alike for both.
 
 pub mod directory;
+pub mod health;
 pub mod kubernetes;
 pub mod parse;
 
 use std::{future::Future, pin::Pin};
 
 use tokio::sync::mpsc;
+
+pub use health::Health;
 
 use crate::cluster::Change;
 

@@ -100,6 +100,16 @@ impl Cidrs {
     }
 }
 
+/// Put in order, with neighbours joined and what lies in another left out.
+impl FromIterator<ipnet::IpNet> for Cidrs {
+    fn from_iter<I: IntoIterator<Item = ipnet::IpNet>>(ranges: I) -> Self {
+        let ranges: Vec<_> = ranges.into_iter().map(|range| range.trunc()).collect();
+        let mut ranges = ipnet::IpNet::aggregate(&ranges);
+        ranges.sort();
+        Self(ranges)
+    }
+}
+
 impl FromStr for Ports {
     type Err = BadEntry;
     fn from_str(text: &str) -> Result<Self, BadEntry> {

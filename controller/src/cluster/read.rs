@@ -3,26 +3,22 @@
 
 use std::{net::IpAddr, str::FromStr, sync::Arc};
 
-use k8s_openapi::{
-    api::{core::v1 as core, discovery::v1::EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
 use weft_proto::{
-    names::{container, label},
+    names::{container, kubernetes::EXCLUDED_NAMESPACES, label},
     rpc::discovery::Protocol,
-    skip::Ports,
+    skip::{Cidrs, Ports},
 };
 
-use super::types::{Mesh, Namespace, ObjectKey, Pod, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
-
-/// Label of an EndpointSlice that names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+use super::types::{
+    Key, Kind, Mesh, Namespace, ObjectKey, Pod, Ranges, Service, ServicePort, Slice, SliceEndpoint, SlicePort,
+};
+use crate::objects::core::{self, EndpointSlice, Meta, SERVICE_NAME};
 
 /// What is wrong with an object; each entry is one mistake.
 pub type Mistakes = Vec<String>;
 
 /// Namespace and name of an object, of which the name must be there.
-pub fn key(metadata: &ObjectMeta) -> Result<ObjectKey, Mistakes> {
+pub fn key(metadata: &Meta) -> Result<ObjectKey, Mistakes> {
     match metadata.name.as_deref() {
         Some(name) if !name.is_empty() => {
             let namespace = metadata
@@ -37,7 +33,7 @@ pub fn key(metadata: &ObjectMeta) -> Result<ObjectKey, Mistakes> {
 }
 
 /// Creation in seconds since 1970; 0 where it is not said.
-pub fn created(metadata: &ObjectMeta) -> i64 {
+pub fn created(metadata: &Meta) -> i64 {
     metadata
         .creation_timestamp
         .as_ref()
@@ -47,13 +43,14 @@ pub fn created(metadata: &ObjectMeta) -> i64 {
 /// Reads a Namespace.
 pub fn namespace(object: core::Namespace, notes: &mut Vec<String>) -> Result<Namespace, Mistakes> {
     let key = key(&object.metadata)?;
-    let mtls = object
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|labels| labels.get(label::MTLS));
-    let strict = mtls.is_some_and(|text| strict(text, "label", notes));
-    Ok(Namespace { name: key.name, strict })
+    let label = |name| object.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+    let strict = label(label::MTLS).is_some_and(|text| strict(text, "label", notes));
+    let injected = label(label::INJECT) == Some("enabled") && !EXCLUDED_NAMESPACES.contains(&&*key.name);
+    Ok(Namespace {
+        name: key.name,
+        strict,
+        injected,
+    })
 }
 
 /// Deny on doubt: someone who wrote `Strict` must not get plaintext.
@@ -84,9 +81,9 @@ pub fn pod(object: core::Pod, notes: &mut Vec<String>) -> Result<Pod, Mistakes> 
         ips.dedup();
         ips
     };
-    let annotations = object.metadata.annotations.as_ref();
-    let mtls = annotations.and_then(|all| all.get(label::MTLS));
-    let strict = mtls.is_some_and(|text| strict(text, "annotation", notes));
+    let annotation = |name| object.metadata.annotations.as_ref().and_then(|all| all.get(name));
+    let strict = annotation(label::MTLS).is_some_and(|text| strict(text, "annotation", notes));
+    let out = annotation(label::INJECT) == Some("disabled");
     let mesh = mesh(spec.init_containers.as_deref().unwrap_or_default()).unwrap_or_else(|wrong| {
         mistakes.push(wrong);
         None
@@ -94,15 +91,18 @@ pub fn pod(object: core::Pod, notes: &mut Vec<String>) -> Result<Pod, Mistakes> 
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
+    let host_network = spec.host_network == Some(true);
+    let terminating = object.metadata.deletion_timestamp;
     Ok(Pod {
         key,
         uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
         created: created(&object.metadata),
         ips,
-        host_network: spec.host_network == Some(true),
+        host_network,
+        bare: mesh.is_none() && !(out || host_network || ended || terminating),
         service_account: spec.service_account_name.as_deref().unwrap_or("default").into(),
-        mesh: mesh.filter(|_| spec.host_network != Some(true)),
-        terminating: object.metadata.deletion_timestamp.is_some(),
+        mesh: mesh.filter(|_| !host_network),
+        terminating,
         strict,
     })
 }
@@ -237,7 +237,7 @@ pub fn slice(object: EndpointSlice) -> Result<Option<Slice>, Mistakes> {
         }
     }
     let mut endpoints = Vec::new();
-    for endpoint in object.endpoints {
+    for endpoint in object.endpoints.unwrap_or_default() {
         let first = endpoint.addresses.into_iter().take(1);
         let Some(&address) = addresses(first, "endpoints.addresses", &mut mistakes).first() else {
             continue;
@@ -262,7 +262,7 @@ pub fn slice(object: EndpointSlice) -> Result<Option<Slice>, Mistakes> {
     }
     let service = ObjectKey {
         namespace: key.namespace.clone(),
-        name: service.as_str().into(),
+        name: service.into(),
     };
     Ok(Some(Slice {
         key,
@@ -270,6 +270,48 @@ pub fn slice(object: EndpointSlice) -> Result<Option<Slice>, Mistakes> {
         ports,
         endpoints,
     }))
+}
+
+/// Reads the ranges of a Node's pods.
+pub fn node(object: core::Node) -> Result<Ranges, Mistakes> {
+    let spec = object.spec.unwrap_or_default();
+    let listed = spec.pod_cidrs.unwrap_or_default().into_iter().chain(spec.pod_cidr);
+    ranges(Kind::Node, &object.metadata, listed, "spec.podCIDRs")
+}
+
+/// Reads the ranges of a ServiceCIDR.
+pub fn service_cidr(object: core::ServiceCidr) -> Result<Ranges, Mistakes> {
+    let listed = object.spec.unwrap_or_default().cidrs.unwrap_or_default();
+    ranges(Kind::ServiceCidr, &object.metadata, listed, "spec.cidrs")
+}
+
+fn ranges(
+    kind: Kind,
+    metadata: &Meta,
+    listed: impl IntoIterator<Item = String>,
+    field: &str,
+) -> Result<Ranges, Mistakes> {
+    let object = ObjectKey {
+        namespace: "".into(),
+        ..key(metadata)?
+    };
+    let mut mistakes = Mistakes::new();
+    let read = |text: String| match text.parse::<Cidrs>() {
+        Ok(cidrs) => cidrs.ranges().to_vec(),
+        Err(bad) => {
+            mistakes.push(format!("{field}: {bad}"));
+            Vec::new()
+        }
+    };
+    let cidrs = listed.into_iter().flat_map(read).collect();
+    if mistakes.is_empty() {
+        Ok(Ranges {
+            key: Key { kind, object },
+            cidrs,
+        })
+    } else {
+        Err(mistakes)
+    }
 }
 
 fn is_tcp(protocol: Option<&str>) -> bool {

@@ -2,7 +2,10 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use weft_proto::{rpc::discovery::Protocol, skip::Ports};
+use weft_proto::{
+    rpc::discovery::Protocol,
+    skip::{Cidrs, Ports},
+};
 
 use crate::translate::Route;
 
@@ -21,17 +24,23 @@ pub enum Kind {
     HttpRoute,
     /// gateway.networking.k8s.io/v1 GRPCRoute.
     GrpcRoute,
+    /// v1 Node.
+    Node,
+    /// networking.k8s.io/v1 ServiceCIDR.
+    ServiceCidr,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Namespace,
         Kind::Pod,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::HttpRoute,
         Kind::GrpcRoute,
+        Kind::Node,
+        Kind::ServiceCidr,
     ];
 
     /// The kind's name in Kubernetes.
@@ -43,11 +52,18 @@ impl Kind {
             Kind::EndpointSlice => "EndpointSlice",
             Kind::HttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
+            Kind::Node => "Node",
+            Kind::ServiceCidr => "ServiceCIDR",
         }
+    }
+
+    /// Whether its objects belong to no namespace.
+    pub fn is_cluster_wide(self) -> bool {
+        matches!(self, Kind::Namespace | Kind::Node | Kind::ServiceCidr)
     }
 }
 
-/// Namespace and name of an object; the namespace is empty for a Namespace.
+/// Namespace and name of an object; the namespace is empty for what belongs to none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
     /// The namespace.
@@ -104,6 +120,8 @@ pub enum Object {
     Slice(Slice),
     /// An HTTPRoute or a GRPCRoute.
     Route(Route),
+    /// A Node or a ServiceCIDR.
+    Ranges(Ranges),
 }
 
 impl Object {
@@ -121,6 +139,7 @@ impl Object {
             Object::Service(service) => (Kind::Service, service.key.clone()),
             Object::Slice(slice) => (Kind::EndpointSlice, slice.key.clone()),
             Object::Route(route) => return route.key.clone(),
+            Object::Ranges(ranges) => return ranges.key.clone(),
         };
         Key { kind, object }
     }
@@ -133,6 +152,17 @@ pub struct Namespace {
     pub name: Arc<str>,
     /// `weft.dev/mtls: strict`.
     pub strict: bool,
+    /// Its pods are to be in the mesh.
+    pub injected: bool,
+}
+
+/// Ranges of addresses that belong to the cluster: a Node's pods, or Services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranges {
+    /// The object that says so.
+    pub key: Key,
+    /// The ranges.
+    pub cidrs: Cidrs,
 }
 
 /// A pod.
@@ -148,6 +178,8 @@ pub struct Pod {
     pub ips: Vec<IpAddr>,
     /// It uses its node's network and addresses.
     pub host_network: bool,
+    /// It runs without weft, and nothing about itself says that it should.
+    pub bare: bool,
     /// Its ServiceAccount.
     pub service_account: Arc<str>,
     /// weft's redirects, where the pod's specification has weft's containers.

@@ -1,57 +1,20 @@
 //! GRPCRoute → rules.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_route::rule::{self, Kind, Origin, Text};
 
 use super::{Problem, Reason, Route, Rule, filter, matching, service};
 use crate::{
-    cluster::{
-        read::{self, Mistakes},
-        types::{Key, Kind as ObjectKind},
-    },
-    objects::{GrpcMatch, GrpcMethodMatch, GrpcRouteSpec, GrpcRule},
+    cluster::{read::Mistakes, types::Kind as ObjectKind},
+    objects::{GrpcMatch, GrpcMethodMatch, GrpcRouteSpec, GrpcRule, core::Meta},
 };
 
 /// Translates a GRPCRoute. The error holds everything for which an API server would refuse it.
-pub fn translate(metadata: &ObjectMeta, spec: &GrpcRouteSpec) -> Result<Route, Mistakes> {
-    let object = read::key(metadata)?;
-    let (mut mistakes, mut problems) = (Mistakes::new(), Vec::new());
-    let parents = service::parents(&spec.parent_refs, &object.namespace, &mut problems, &mut mistakes);
-    let rules = spec.rules.iter().enumerate().map(|(index, given)| {
-        let at = format!("spec.rules[{index}]");
-        let mut origin = Origin::new(
-            Kind::GrpcRoute,
-            &object.namespace,
-            &object.name,
-            index as u32,
-            read::created(metadata),
-        );
-        origin.rule_name = given.name.as_str().into();
-        one(given, origin, &object.namespace, &at, &mut problems, &mut mistakes)
-    });
-    let rules = rules.collect();
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
-    Ok(Route {
-        key: Key {
-            kind: ObjectKind::GrpcRoute,
-            object,
-        },
-        parents,
-        rules,
-        problems,
-    })
+pub fn translate(metadata: &Meta, spec: &GrpcRouteSpec) -> Result<Route, Mistakes> {
+    let kind = (ObjectKind::GrpcRoute, Kind::GrpcRoute);
+    super::route(kind, metadata, &spec.parent_refs, &spec.rules, |rule| &rule.name, one)
 }
 
-fn one(
-    given: &GrpcRule,
-    origin: Origin,
-    namespace: &str,
-    at: &str,
-    problems: &mut Vec<Problem>,
-    mistakes: &mut Mistakes,
-) -> Rule {
+fn one(given: &GrpcRule, origin: Origin, at: &str, problems: &mut Vec<Problem>, mistakes: &mut Mistakes) -> Rule {
     if given.session_persistence.is_some() {
         let message = format!("{at}.sessionPersistence is not supported; the rule acts without it");
         problems.push(Problem {
@@ -69,7 +32,14 @@ fn one(
         // Every call, and still a gRPC call: it must not take what is not one.
         rule.matches.push(rule::Match::grpc(None, None));
     }
-    let backends = service::backends(Kind::GrpcRoute, &given.backend_refs, namespace, at, mistakes);
+
+    let backends = service::backends(
+        Kind::GrpcRoute,
+        &given.backend_refs,
+        &rule.origin.namespace,
+        at,
+        mistakes,
+    );
     let refused = match filter::filters(Kind::GrpcRoute, &given.filters, at, mistakes) {
         Ok(filters) => {
             rule.filters = filters;

@@ -1,63 +1,26 @@
 //! HTTPRoute → rules.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_proto::limits;
 use weft_route::rule::{self, Kind, Origin, PathMatch};
 
 use super::{Problem, Reason, Route, Rule, filter, matching, parse_duration, service};
 use crate::{
-    cluster::{
-        read::{self, Mistakes},
-        types::{Key, Kind as ObjectKind},
-    },
-    objects::{self, HttpMatch, HttpRouteSpec, HttpRule},
+    cluster::{read::Mistakes, types::Kind as ObjectKind},
+    objects::{self, HttpMatch, HttpRouteSpec, HttpRule, core::Meta},
 };
 
 /// Translates an HTTPRoute. The error holds everything for which an API server would refuse it.
-pub fn translate(metadata: &ObjectMeta, spec: &HttpRouteSpec) -> Result<Route, Mistakes> {
-    let object = read::key(metadata)?;
-    let (mut mistakes, mut problems) = (Mistakes::new(), Vec::new());
-    let parents = service::parents(&spec.parent_refs, &object.namespace, &mut problems, &mut mistakes);
+pub fn translate(metadata: &Meta, spec: &HttpRouteSpec) -> Result<Route, Mistakes> {
     let everything = [HttpRule {
         matches: vec![HttpMatch::default()],
         ..HttpRule::default()
     }];
     let given = spec.rules.as_deref().unwrap_or(&everything);
-    let rules = given.iter().enumerate().map(|(index, given)| {
-        let at = format!("spec.rules[{index}]");
-        let mut origin = Origin::new(
-            Kind::HttpRoute,
-            &object.namespace,
-            &object.name,
-            index as u32,
-            read::created(metadata),
-        );
-        origin.rule_name = given.name.as_str().into();
-        one(given, origin, &object.namespace, &at, &mut problems, &mut mistakes)
-    });
-    let rules = rules.collect();
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
-    Ok(Route {
-        key: Key {
-            kind: ObjectKind::HttpRoute,
-            object,
-        },
-        parents,
-        rules,
-        problems,
-    })
+    let kind = (ObjectKind::HttpRoute, Kind::HttpRoute);
+    super::route(kind, metadata, &spec.parent_refs, given, |rule| &rule.name, one)
 }
 
-fn one(
-    given: &HttpRule,
-    origin: Origin,
-    namespace: &str,
-    at: &str,
-    problems: &mut Vec<Problem>,
-    mistakes: &mut Mistakes,
-) -> Rule {
+fn one(given: &HttpRule, origin: Origin, at: &str, problems: &mut Vec<Problem>, mistakes: &mut Mistakes) -> Rule {
     for (field, set) in [
         ("retry", given.retry.is_some()),
         ("sessionPersistence", given.session_persistence.is_some()),
@@ -76,7 +39,14 @@ fn one(
     rule.matches = matches
         .map(|(index, one)| condition(one, &format!("{at}.matches[{index}]"), mistakes))
         .collect();
-    let backends = service::backends(Kind::HttpRoute, &given.backend_refs, namespace, at, mistakes);
+
+    let backends = service::backends(
+        Kind::HttpRoute,
+        &given.backend_refs,
+        &rule.origin.namespace,
+        at,
+        mistakes,
+    );
     let refused = match filter::filters(Kind::HttpRoute, &given.filters, at, mistakes) {
         Ok(filters) => {
             rule.filters = filters;

@@ -1,11 +1,11 @@
 //! The source of a real cluster: one watch for each kind of object.
 //!
-//! Each object is turned into its compact form as it arrives and dropped, so that memory holds neither `managedFields` nor
-//! the rest of what weft does not read. A list after a broken watch is told as one batch with what has gone.
+//! Each object is read into its compact form as it arrives ([`crate::objects::core`] skips the rest while it is parsed), so that
+//! memory holds neither `managedFields` nor whole specifications. A list after a broken watch is told as one batch with what has
+//! gone. A kind whose definition is not installed has no objects, and is asked for again until it is.
 
 use std::{
     collections::HashSet,
-    fmt::Debug,
     future::Future,
     pin::Pin,
     sync::{
@@ -14,144 +14,174 @@ use std::{
     },
 };
 
-use futures_util::StreamExt;
-use k8s_openapi::api::{core::v1 as core, discovery::v1::EndpointSlice};
-use kube::{
-    Api, Client, Resource, ResourceExt,
-    core::{ApiResource, DynamicObject, GroupVersionKind},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event},
-    },
-};
+use kube::Client;
 use serde::de::DeserializeOwned;
 
-use super::{Batch, Sink, Source, parse};
+use super::{Batch, Health, Sink, Source, parse};
 use crate::{
+    api::{
+        Complaint, Failure,
+        follow::{Event, Follow},
+    },
     cluster::{
         Change,
-        read::Mistakes,
+        read::{self, Mistakes},
         types::{Key, Kind, Object, ObjectKey},
     },
-    objects::GATEWAY_GROUP,
+    objects::core::{EndpointSlice, Meta, Namespace, Node, Pod, Route, Service, ServiceCidr},
 };
-
-/// Seconds of one watch. Below the 240 s after which some load balancers drop what is silent.
-const WATCH_SECONDS: u32 = 200;
 
 /// Follows an API server.
 pub struct Kubernetes {
     client: Client,
+    health: Arc<Health>,
 }
 
 impl Kubernetes {
-    /// With the configuration of the pod, or of the user's kubeconfig.
-    pub async fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            client: Client::try_default().await?,
-        })
+    /// Tells in `health` how it goes.
+    pub fn new(client: Client, health: Arc<Health>) -> Self {
+        Self { client, health }
     }
 }
 
 impl Source for Kubernetes {
     fn follow(self: Box<Self>, sink: Sink) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let client = self.client;
         let left = Arc::new(AtomicUsize::new(Kind::ALL.len()));
-        let watch = |kind| Watch::new(kind, sink.clone(), left.clone());
-        let route = |kind: &str| {
-            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GATEWAY_GROUP, "v1", kind));
-            Api::<DynamicObject>::all_with(client.clone(), &resource)
-        };
-        let namespaces = watch(Kind::Namespace).follow(Api::<core::Namespace>::all(client.clone()), parse::namespace);
-        let pods = watch(Kind::Pod).follow(Api::<core::Pod>::all(client.clone()), parse::pod);
-        let services = watch(Kind::Service).follow(Api::<core::Service>::all(client.clone()), |object, _| {
-            parse::service(object)
-        });
-        let slices = watch(Kind::EndpointSlice).follow(Api::<EndpointSlice>::all(client.clone()), |object, _| {
-            parse::slice(object)
-        });
-        let http_routes = watch(Kind::HttpRoute).follow(route("HTTPRoute"), |object: DynamicObject, _| {
-            parse::http_route(&object.metadata, &object.data)
-        });
-        let grpc_routes = watch(Kind::GrpcRoute).follow(route("GRPCRoute"), |object: DynamicObject, _| {
-            parse::grpc_route(&object.metadata, &object.data)
-        });
+        let watch = |kind, path| Watch::new(kind, path, &self, sink.clone(), left.clone());
+        let gateway = "/apis/gateway.networking.k8s.io/v1";
+        let namespaces = watch(Kind::Namespace, "/api/v1/namespaces".into())
+            .follow(|one: Namespace, notes| parse::namespace(one, notes));
+        let pods = watch(Kind::Pod, "/api/v1/pods".into()).follow(|one: Pod, notes| parse::pod(one, notes));
+        let services = watch(Kind::Service, "/api/v1/services".into()).follow(|one: Service, _| parse::service(one));
+        let slices = watch(Kind::EndpointSlice, "/apis/discovery.k8s.io/v1/endpointslices".into())
+            .follow(|one: EndpointSlice, _| parse::slice(one));
+        let http_routes = watch(Kind::HttpRoute, format!("{gateway}/httproutes"))
+            .follow(|one: Route, _| parse::http_route(&one.metadata, one.spec));
+        let grpc_routes = watch(Kind::GrpcRoute, format!("{gateway}/grpcroutes"))
+            .follow(|one: Route, _| parse::grpc_route(&one.metadata, one.spec));
+        let nodes = watch(Kind::Node, "/api/v1/nodes".into()).follow(|one: Node, _| parse::node(one));
+        let ranges = watch(Kind::ServiceCidr, "/apis/networking.k8s.io/v1/servicecidrs".into())
+            .follow(|one: ServiceCidr, _| parse::service_cidr(one));
         Box::pin(async move {
-            tokio::join!(namespaces, pods, services, slices, http_routes, grpc_routes);
+            tokio::join!(
+                namespaces,
+                pods,
+                services,
+                slices,
+                http_routes,
+                grpc_routes,
+                nodes,
+                ranges
+            );
         })
     }
 }
 
+/// What the objects of an API server have in common.
+trait Named {
+    fn metadata(&self) -> &Meta;
+}
+
+macro_rules! named {
+    ($($kind:ident),+) => { $( impl Named for $kind { fn metadata(&self) -> &Meta { &self.metadata } } )+ };
+}
+named!(Namespace, Pod, Service, EndpointSlice, Route, Node, ServiceCidr);
+
 /// One kind of object.
 struct Watch {
     kind: Kind,
+    client: Client,
+    path: String,
+    health: Arc<Health>,
     sink: Sink,
     /// Kinds that have not been told completely yet.
     left: Arc<AtomicUsize>,
     complete: bool,
     known: HashSet<ObjectKey>,
-    listed: HashSet<ObjectKey>,
+    /// What the list that is being read holds.
+    listed: Option<HashSet<ObjectKey>>,
     batch: Vec<Change>,
+    shared: Shared,
 }
 
 impl Watch {
-    fn new(kind: Kind, sink: Sink, left: Arc<AtomicUsize>) -> Self {
-        let (known, listed) = Default::default();
+    fn new(kind: Kind, path: String, source: &Kubernetes, sink: Sink, left: Arc<AtomicUsize>) -> Self {
         Self {
             kind,
+            client: source.client.clone(),
+            path,
+            health: source.health.clone(),
             sink,
             left,
             complete: false,
-            known,
-            listed,
+            known: HashSet::new(),
+            listed: None,
             batch: Vec::new(),
+            shared: Shared::default(),
         }
     }
 
     /// Follows until the sink is closed.
-    async fn follow<K, R>(mut self, api: Api<K>, read: R)
+    async fn follow<T, R>(mut self, read: R)
     where
-        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-        R: Fn(K, &mut Vec<String>) -> Result<Option<Object>, Mistakes> + Send,
+        T: Named + DeserializeOwned,
+        R: Fn(T, &mut Vec<String>) -> Result<Option<Object>, Mistakes>,
     {
-        let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+        let mut events = Follow::new(self.client.clone(), self.path.as_str());
+        let mut complaint = Complaint::new(format!("watching {}", self.path));
         let mut absent = false;
-        while let Some(event) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = self.sink.closed() => return,
+            };
             let sent = match event {
-                Ok(Event::Init) => {
-                    self.listed.clear();
-                    self.batch.clear();
+                Event::Restarted => {
+                    self.listed = Some(HashSet::new());
                     Ok(())
                 }
-                Ok(Event::InitApply(object)) => {
+                Event::Apply(object) => {
                     self.take(object, &read);
-                    Ok(())
+                    // A list is told by pages: its objects are there, whatever comes behind them.
+                    if self.listed.is_none() || self.batch.len() >= PAGE {
+                        self.send(false).await
+                    } else {
+                        Ok(())
+                    }
                 }
-                Ok(Event::InitDone) => {
+                Event::Listed => {
                     absent = false;
-                    let gone: Vec<_> = self.known.difference(&self.listed).cloned().collect();
-                    gone.into_iter().for_each(|key| self.forget(key));
-                    self.send(true).await
+                    complaint.works();
+                    self.health.works(self.kind);
+                    self.listed_all(true).await
                 }
-                Ok(Event::Apply(object)) => {
-                    self.take(object, &read);
+                Event::Delete(object) => {
+                    if let Ok(key) = self.key(&object) {
+                        self.forget(key);
+                    }
                     self.send(false).await
                 }
-                Ok(Event::Delete(object)) => {
-                    let key = self.key(&object);
-                    self.forget(key);
-                    self.send(false).await
+                Event::Watching => {
+                    complaint.works();
+                    self.health.works(self.kind);
+                    Ok(())
                 }
-                Err(error) if not_found(&error) => {
+                Event::Failed(Failure::Expired(_)) => {
+                    tracing::debug!(kind = self.kind.name(), "what is known is too old, and is listed anew");
+                    Ok(())
+                }
+                Event::Failed(Failure::Absent(_)) => {
                     if !absent {
                         tracing::info!(kind = self.kind.name(), "the cluster does not have this kind of object");
                     }
                     absent = true;
-                    self.send(true).await
+                    self.health.works(self.kind);
+                    self.listed = Some(HashSet::new());
+                    self.listed_all(true).await
                 }
-                Err(error) => {
-                    tracing::warn!(kind = self.kind.name(), %error, "the watch failed and is tried again; what is known stays");
+                Event::Failed(failure) => {
+                    self.health.failed(self.kind, &failure);
+                    complaint.failed(&failure);
                     Ok(())
                 }
             };
@@ -161,37 +191,55 @@ impl Watch {
         }
     }
 
-    fn key<K: Resource>(&self, object: &K) -> ObjectKey {
-        ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any())
+    fn key(&self, object: &impl Named) -> Result<ObjectKey, Mistakes> {
+        let mut key = read::key(object.metadata())?;
+        if self.kind.is_cluster_wide() {
+            key.namespace = "".into();
+        }
+        Ok(key)
     }
 
-    fn take<K: Resource>(&mut self, object: K, read: impl Fn(K, &mut Vec<String>) -> Result<Option<Object>, Mistakes>) {
-        let key = self.key(&object);
+    fn take<T: Named>(&mut self, object: T, read: impl Fn(T, &mut Vec<String>) -> Result<Option<Object>, Mistakes>) {
+        // An API server gives every object its name.
+        let Ok(mut key) = self.key(&object) else { return };
         let mut notes = Vec::new();
         let read = read(object, &mut notes);
         if !notes.is_empty() {
             tracing::warn!("{} {key}: {}", self.kind.name(), notes.join("; "));
         }
-        self.listed.insert(key.clone());
         match read {
-            Ok(Some(object)) => {
-                self.known.insert(key);
+            Ok(Some(mut object)) => {
+                self.shared.share(&mut object);
+                // Its strings are those of the object itself.
+                key = object.key().object;
+                self.known.insert(key.clone());
                 self.batch.push(Change::Apply(Box::new(object)));
+                self.listed.as_mut().map(|listed| listed.insert(key));
             }
             Ok(None) => self.forget(key),
             // The last good version stays.
-            Err(mistakes) => tracing::warn!("{} {key}: {}", self.kind.name(), mistakes.join("; ")),
+            Err(mistakes) => {
+                tracing::warn!("{} {key}: {}", self.kind.name(), mistakes.join("; "));
+                self.listed.as_mut().map(|listed| listed.insert(key));
+            }
         }
     }
 
     fn forget(&mut self, key: ObjectKey) {
-        self.listed.remove(&key);
         if self.known.remove(&key) {
             self.batch.push(Change::Delete(Key {
                 kind: self.kind,
                 object: key,
             }));
         }
+    }
+
+    async fn listed_all(&mut self, complete: bool) -> Result<(), ()> {
+        let listed = self.listed.take().unwrap_or_default();
+        let gone: Vec<_> = self.known.difference(&listed).cloned().collect();
+        gone.into_iter().for_each(|key| self.forget(key));
+        self.shared.tidy();
+        self.send(complete).await
     }
 
     async fn send(&mut self, complete: bool) -> Result<(), ()> {
@@ -215,12 +263,46 @@ impl Watch {
     }
 }
 
-/// A definition that is not installed.
-fn not_found(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        _ => false,
+/// Changes of a list that are told together.
+const PAGE: usize = 256;
+
+/// Texts that many objects have in common, held once.
+#[derive(Default)]
+struct Shared(HashSet<Arc<str>>);
+
+impl Shared {
+    fn share(&mut self, object: &mut Object) {
+        match object {
+            Object::Pod(pod) => {
+                self.one(&mut pod.key.namespace);
+                self.one(&mut pod.service_account);
+            }
+            Object::Service(service) => {
+                self.one(&mut service.key.namespace);
+                service.ports.iter_mut().for_each(|port| self.one(&mut port.name));
+            }
+            Object::Slice(slice) => {
+                self.one(&mut slice.key.namespace);
+                slice.service.namespace = slice.key.namespace.clone();
+                slice.ports.iter_mut().for_each(|port| self.one(&mut port.name));
+                for pod in slice.endpoints.iter_mut().filter_map(|endpoint| endpoint.pod.as_mut()) {
+                    pod.namespace = slice.key.namespace.clone();
+                }
+            }
+            Object::Namespace(_) | Object::Route(_) | Object::Ranges(_) => {}
+        }
+    }
+
+    fn one(&mut self, text: &mut Arc<str>) {
+        match self.0.get(&**text) {
+            Some(known) => *text = known.clone(),
+            None => drop(self.0.insert(text.clone())),
+        }
+    }
+
+    /// Forgets what nobody uses.
+    fn tidy(&mut self) {
+        self.0.retain(|text| Arc::strong_count(text) > 1);
     }
 }
 

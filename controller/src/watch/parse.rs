@@ -2,19 +2,18 @@
 //!
 //! An object that cannot be read is a list of mistakes with the object's name, never an end of anything else.
 
-use k8s_openapi::{
-    api::{core::v1 as core, discovery::v1::EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
     cluster::{
-        read::{self, Mistakes},
+        read::{self as compact, Mistakes},
         types::{Key, Kind, Object, ObjectKey},
     },
-    objects::{GATEWAY_GROUP, GrpcRouteSpec, HttpRouteSpec},
+    objects::{
+        GATEWAY_GROUP, GrpcRouteSpec, HttpRouteSpec,
+        core::{self, EndpointSlice, Meta},
+    },
     translate,
 };
 
@@ -139,17 +138,19 @@ fn object(version: &str, kind: &str, value: Value) -> Parsed {
         ("discovery.k8s.io/v1", "EndpointSlice") => Kind::EndpointSlice,
         ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "HTTPRoute") => Kind::HttpRoute,
         ("gateway.networking.k8s.io/v1", "GRPCRoute") => Kind::GrpcRoute,
+        ("v1", "Node") => Kind::Node,
+        ("networking.k8s.io/v1", "ServiceCIDR") => Kind::ServiceCidr,
         (_, "HTTPRoute" | "GRPCRoute") if version.starts_with(GATEWAY_GROUP) => {
             let mistake = format!("{kind} of {version} is not read; write apiVersion: {GATEWAY_GROUP}/v1");
             return Parsed::refused(None, vec![mistake]);
         }
         _ => return Parsed::default(),
     };
-    let metadata: ObjectMeta = match field(&value, "metadata") {
+    let metadata: Meta = match read(value.get("metadata").cloned().unwrap_or_default(), "metadata") {
         Ok(metadata) => metadata,
         Err(mistakes) => return Parsed::refused(None, mistakes),
     };
-    let name = match read::key(&metadata) {
+    let name = match compact::key(&metadata) {
         Ok(name) => name,
         Err(mistakes) => return Parsed::refused(None, mistakes),
     };
@@ -159,10 +160,12 @@ fn object(version: &str, kind: &str, value: Value) -> Parsed {
         Kind::Pod => typed(value).and_then(|object| pod(object, &mut notes)),
         Kind::Service => typed(value).and_then(service),
         Kind::EndpointSlice => typed(value).and_then(slice),
-        Kind::HttpRoute => http_route(&metadata, &value),
-        Kind::GrpcRoute => grpc_route(&metadata, &value),
+        Kind::HttpRoute => http_route(&metadata, spec(value)),
+        Kind::GrpcRoute => grpc_route(&metadata, spec(value)),
+        Kind::Node => typed(value).and_then(node),
+        Kind::ServiceCidr => typed(value).and_then(service_cidr),
     };
-    let name = if known == Kind::Namespace {
+    let name = if known.is_cluster_wide() {
         ObjectKey {
             namespace: "".into(),
             ..name
@@ -194,42 +197,56 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Mistakes> {
     serde_path_to_error::deserialize(value).map_err(|error| vec![error.to_string()])
 }
 
-fn field<T: DeserializeOwned + Default>(object: &Value, name: &str) -> Result<T, Mistakes> {
-    match object.get(name) {
-        None | Some(Value::Null) => Ok(T::default()),
-        Some(value) => serde_path_to_error::deserialize(value).map_err(|error| vec![format!("{name}.{error}")]),
+fn read<T: DeserializeOwned + Default>(value: Value, name: &str) -> Result<T, Mistakes> {
+    match value {
+        Value::Null => Ok(T::default()),
+        value => serde_path_to_error::deserialize(value).map_err(|error| vec![format!("{name}.{error}")]),
     }
+}
+
+fn spec(mut object: Value) -> Value {
+    object.get_mut("spec").map(Value::take).unwrap_or_default()
 }
 
 /// Reads a Namespace.
 pub fn namespace(object: core::Namespace, notes: &mut Vec<String>) -> Result<Option<Object>, Mistakes> {
-    Ok(Some(Object::Namespace(read::namespace(object, notes)?)))
+    Ok(Some(Object::Namespace(compact::namespace(object, notes)?)))
 }
 
 /// Reads a Pod.
 pub fn pod(object: core::Pod, notes: &mut Vec<String>) -> Result<Option<Object>, Mistakes> {
-    Ok(Some(Object::Pod(read::pod(object, notes)?)))
+    Ok(Some(Object::Pod(compact::pod(object, notes)?)))
 }
 
 /// Reads a Service.
 pub fn service(object: core::Service) -> Result<Option<Object>, Mistakes> {
-    Ok(Some(Object::Service(read::service(object)?)))
+    Ok(Some(Object::Service(compact::service(object)?)))
 }
 
 /// Reads an EndpointSlice.
 pub fn slice(object: EndpointSlice) -> Result<Option<Object>, Mistakes> {
-    Ok(read::slice(object)?.map(Object::Slice))
+    Ok(compact::slice(object)?.map(Object::Slice))
 }
 
-/// Reads an HTTPRoute from the object with the field `spec`.
-pub fn http_route(metadata: &ObjectMeta, object: &Value) -> Result<Option<Object>, Mistakes> {
-    let spec: HttpRouteSpec = field(object, "spec")?;
+/// Reads a Node.
+pub fn node(object: core::Node) -> Result<Option<Object>, Mistakes> {
+    Ok(Some(Object::Ranges(compact::node(object)?)))
+}
+
+/// Reads a ServiceCIDR.
+pub fn service_cidr(object: core::ServiceCidr) -> Result<Option<Object>, Mistakes> {
+    Ok(Some(Object::Ranges(compact::service_cidr(object)?)))
+}
+
+/// Reads an HTTPRoute from its metadata and its specification.
+pub fn http_route(metadata: &Meta, spec: Value) -> Result<Option<Object>, Mistakes> {
+    let spec: HttpRouteSpec = read(spec, "spec")?;
     Ok(Some(Object::Route(translate::http_route(metadata, &spec)?)))
 }
 
-/// Reads a GRPCRoute from the object with the field `spec`.
-pub fn grpc_route(metadata: &ObjectMeta, object: &Value) -> Result<Option<Object>, Mistakes> {
-    let spec: GrpcRouteSpec = field(object, "spec")?;
+/// Reads a GRPCRoute from its metadata and its specification.
+pub fn grpc_route(metadata: &Meta, spec: Value) -> Result<Option<Object>, Mistakes> {
+    let spec: GrpcRouteSpec = read(spec, "spec")?;
     Ok(Some(Object::Route(translate::grpc_route(metadata, &spec)?)))
 }
 

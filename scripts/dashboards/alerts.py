@@ -48,7 +48,7 @@ ALERTS = [
         ["All namespaces at once: the controller is down or not reached; see WeftControllerDown.", "One namespace: a NetworkPolicy there forbids port 15010 to weft-system.", "After an outage of the CA: a proxy with an expired certificate is refused; see WeftWorkloadCertificateExpiring."],
     ),
     Alert(
-        "WeftNoLeader", "sum(weft_leader) == 0 or absent(weft_leader)", "2m", "warning",
+        "WeftNoLeader", "sum(max by (pod) (weft_leader)) == 0 or absent(weft_leader)", "2m", "warning",
         "No controller leads",
         "Nobody holds the Lease weft-routes: the cluster's ranges and events are not written. Traffic is not touched.",
         "What only one replica may write, as the ConfigMap weft-cluster and events about pods that are not meshed, is written by nobody.",
@@ -56,7 +56,7 @@ ALERTS = [
         ["A log line names the permission that is missing, or the API server that does not answer.", "A Lease whose holder is gone is taken over by itself after seconds."],
     ),
     Alert(
-        "WeftTwoLeaders", "sum(weft_leader) > 1", "2m", "warning",
+        "WeftTwoLeaders", "sum(max by (pod) (weft_leader)) > 1", "2m", "warning",
         "{{ $value }} controllers say that they lead",
         "Two replicas hold the Lease for minutes, which a working clock and API server do not allow.",
         "Each of them writes what the other one wrote. It is the same, unless their versions differ.",

@@ -54,7 +54,7 @@ def health():
     return dashboard("weft-health", "weft / Health", "weft's own programs: the controller, the issuer of identities, the injector, and all proxies.", [], [
         ("", [(4, [
             (3, stat("Programs of weft", "Processes of the controller, the issuer and the injector that tell their metrics.", f"count(weft_build_info{{{CONTROL}}})", thresholds=ANY_IS_GOOD)),
-            (3, stat("Leaders", "Controllers that hold the Lease and may write. There is one, or nothing is written.", "sum(weft_leader)", thresholds=ANY_IS_GOOD)),
+            (3, stat("Leaders", "Controllers that hold the Lease and may write. There is one, or nothing is written.", "sum(max by (pod) (weft_leader))", thresholds=ANY_IS_GOOD)),
             (3, stat("Proxies connected", "Share of the proxies whose stream to the controller is up. A proxy without one goes on with what it knows.", f"avg({PROXY})", "percentunit", SUCCESS, 1)),
             (3, stat("Un-meshed pods", "Pods in labelled namespaces that have no proxy although they should: they were there before the label. A restart meshes them.", "sum(max by (namespace) (weft_unmeshed_pods))", thresholds=NONE_IS_GOOD)),
             (3, stat("Workload certificates", "Time until the first certificate of a proxy ends.", f'min({left}{{job="weft-proxy"}}) - time()', "s", HOURS_LEFT, graph=False)),
@@ -63,8 +63,8 @@ def health():
             (3, stat("Webhook's CA", "Time until the injector's own CA ends; it is replaced long before.", "min(weft_webhook_ca_expiry_timestamp_seconds) - time()", "s", DAYS_LEFT, graph=False)),
         ])]),
         ("Controller", [(7, [
-            (6, graph("Discovery streams", "Proxies that follow, by controller.", [(f"sum by (pod) (weft_discovery_streams)", "{{pod}}")])),
-            (6, graph("Followed names", "Names that proxies follow, by controller.", [(f"sum by (pod) (weft_discovery_names)", "{{pod}}")])),
+            (6, graph("Discovery streams", "Proxies that follow, by controller.", [("max by (pod) (weft_discovery_streams)", "{{pod}}")])),
+            (6, graph("Followed names", "Names that proxies follow, by controller.", [("max by (pod) (weft_discovery_names)", "{{pod}}")])),
             (6, graph("Proxies without a controller", "Proxies whose stream is down, by namespace.", [(f"count by (namespace) ({PROXY}) - sum by (namespace) ({PROXY})", "{{namespace}}")])),
             (6, graph("Routes with problems", "Routes that do not act as written; their status says why.", [("max(weft_routes_with_problems)", "routes")])),
         ]), (7, [

@@ -104,9 +104,10 @@ fn every_panel_and_rule_lives_on_a_real_prometheus() -> Result<()> {
         prometheus.scrapes(15)
     })?;
     let begin = prometheus::now();
-    life::lead(&mesh, if bless { 150 } else { 27 })?;
+    let seconds = if bless { 150 } else { 27 };
+    life::lead(&mesh, seconds)?;
     if bless {
-        render(&prometheus, begin)?;
+        render(&prometheus, begin, begin + seconds - 3)?;
     }
 
     let mut wrong = Vec::new();
@@ -177,9 +178,14 @@ fn every_panel_and_rule_lives_on_a_real_prometheus() -> Result<()> {
     Ok(())
 }
 
-/// The pictures and the list of panels, from what Prometheus has now.
-fn render(prometheus: &Prometheus, begin: u64) -> Result<()> {
-    let said = run(Command::new("scripts/render-dashboards").args([prometheus.url(), &begin.to_string()]))?;
-    print!("{said}");
+/// The pictures and the list of panels, from what Prometheus has of that time.
+fn render(prometheus: &Prometheus, since: u64, until: u64) -> Result<()> {
+    let times = [since.to_string(), until.to_string()];
+    print!(
+        "{}",
+        run(Command::new("scripts/render-dashboards")
+            .arg(prometheus.url())
+            .args(times))?
+    );
     Ok(())
 }

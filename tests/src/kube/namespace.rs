@@ -70,21 +70,37 @@ impl<'a> Namespace<'a> {
             objects += "\n---\n";
         }
         self.apply(&objects)?;
-        self.rolled_out(Duration::from_secs(240))
+        self.rolled_out(Duration::from_secs(180))
     }
 
-    /// Waits until every Deployment, StatefulSet and DaemonSet here is rolled out.
+    /// Waits until every Deployment, StatefulSet and DaemonSet here is rolled out; the error has the warnings among the events.
     pub fn rolled_out(&self, limit: Duration) -> Result<()> {
         let timeout = format!("--timeout={}s", limit.as_secs());
-        let names = self
-            .kubectl(&["get", "deployments,statefulsets,daemonsets", "-o", "name"])?
-            .ok()?;
+        let kinds = "deployments,statefulsets,daemonsets";
+        let names = self.kubectl(&["get", kinds, "-o", "name"])?.ok()?;
         for name in names.lines() {
-            self.kubectl(&["rollout", "status", name, &timeout])?
-                .ok()
-                .with_context(|| format!("{name} in {}", self.name))?;
+            let done = self.kubectl(&["rollout", "status", name, &timeout])?;
+            if !done.success {
+                let warnings = self.warnings().unwrap_or_default().join("\n");
+                let name = format!("{name} in {} is not rolled out; warnings there:\n{warnings}", self.name);
+                done.ok().context(name)?;
+            }
         }
         Ok(())
+    }
+
+    /// What the warnings among the events say, each once.
+    fn warnings(&self) -> Result<Vec<String>> {
+        let said = |event: &Value| {
+            let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+            let object = text(&event["involvedObject"]["name"]);
+            (event["type"] == "Warning")
+                .then(|| format!("{object}: {}: {}", text(&event["reason"]), text(&event["message"])))
+        };
+        let mut all: Vec<_> = self.events()?.iter().filter_map(said).collect();
+        all.sort();
+        all.dedup();
+        Ok(all)
     }
 
     /// Waits for a condition of objects: `wait("job/backup", "condition=Complete", ...)`; `delete` and `jsonpath=...` too, as

@@ -157,27 +157,16 @@ impl Server {
         let events = stream::unfold(changes, move |mut changes| {
             let server = server.clone();
             async move {
-                loop {
-                    changes.changed().await.ok()?;
-                    if server.lock().away {
-                        return None;
-                    }
-                    let found = server.object(path);
-                    let event = found.map(|object| {
-                        format!(
-                            "{}\n",
-                            json!({"type": "MODIFIED", "object": {"metadata": object["metadata"]}})
-                        )
-                    });
-                    let gone = || {
-                        format!(
-                            "{}\n",
-                            json!({"type": "DELETED", "object": {"metadata": {"name": "x"}}})
-                        )
-                    };
-                    let line = event.unwrap_or_else(gone);
-                    return Some((Ok::<_, Infallible>(Frame::data(Bytes::from(line))), changes));
+                changes.changed().await.ok()?;
+                if server.lock().away {
+                    return None;
                 }
+                let event = match server.object(path) {
+                    Some(object) => json!({"type": "MODIFIED", "object": {"metadata": object["metadata"]}}),
+                    None => json!({"type": "DELETED", "object": {"metadata": {"name": "x"}}}),
+                };
+                let line = Frame::data(Bytes::from(format!("{event}\n")));
+                Some((Ok::<_, Infallible>(line), changes))
             }
         });
         Ok(respond(StatusCode::OK, StreamBody::new(events).boxed_unsync()))

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use weft_injector::admission::{Verdict, review};
+use weft_injector::admission::{Endpoint, Terms, Verdict, review};
 use weft_proto::limits;
 
 use crate::common;
@@ -85,17 +85,43 @@ fn t43_what_is_no_review_is_an_error_and_what_is_no_pod_is_kept_out() {
 }
 
 #[test]
+fn t43_an_uid_comes_back_as_it_was_or_there_is_no_answer() {
+    for uid in ["x", "0c9a8d74", "\u{0}\n\"é", &"u".repeat(100_000)] {
+        let mut value = review_of(pod());
+        value["request"]["uid"] = uid.into();
+        assert_eq!(ask(&value), Some(Verdict::Injected));
+    }
+    for uid in [Value::Null, json!(7), json!({}), json!([])] {
+        let mut value = review_of(pod());
+        value["request"]["uid"] = uid;
+        assert_eq!(ask(&value), None);
+    }
+}
+
+#[test]
 fn t43_other_kinds_and_operations_pass_untouched() {
     for (field, other) in [
         ("operation", json!("UPDATE")),
         ("operation", json!("DELETE")),
         ("operation", json!("")),
         ("kind", json!({"group": "apps", "version": "v1", "kind": "Deployment"})),
+        ("kind", json!({"group": "", "version": "v1", "kind": "PodList"})),
+        ("kind", json!({"group": "", "version": "v1", "kind": "Namespace"})),
+        ("kind", json!({"group": "policy", "version": "v1", "kind": "Eviction"})),
+        ("kind", json!({})),
         ("subResource", json!("status")),
+        ("subResource", json!("eviction")),
+        ("subResource", json!("binding")),
     ] {
         let mut value = review_of(pod());
         value["request"][field] = other;
         assert!(matches!(ask(&value), Some(Verdict::Unchanged(_))), "{field}");
+    }
+    // A deletion carries no object, and neither does a connection to a pod.
+    for operation in ["DELETE", "CONNECT"] {
+        let mut value = review_of(Value::Null);
+        value["request"]["operation"] = operation.into();
+        assert!(matches!(ask(&value), Some(Verdict::Unchanged(_))), "{operation}");
     }
     let mut value = review_of(pod());
     value["request"]["dryRun"] = true.into();
@@ -227,6 +253,10 @@ proptest! {
             mutate(&mut value, path, with);
         }
         let settings = common::settings();
+        let other = Terms { endpoint: Endpoint::PodSecurity, unsupported: Some("too old"), ..common::terms(&settings) };
+        if let Ok(answer) = review(value.to_string().as_bytes(), &other) {
+            prop_assert!(answer.verdict != Verdict::Injected);
+        }
         if let Ok(answer) = review(value.to_string().as_bytes(), &common::terms(&settings)) {
             let parsed: Value = serde_json::from_slice(&answer.body).unwrap();
             prop_assert!(parsed["response"]["allowed"].is_boolean());

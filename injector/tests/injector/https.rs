@@ -118,6 +118,16 @@ impl Served {
     }
 }
 
+/// What one review is answered with.
+async fn answer(served: &Served, path: &str, pod: Value) -> Value {
+    let mut asked = request(review_of(pod).to_string());
+    *asked.uri_mut() = path.parse().unwrap();
+    let (status, body) = served.post(false, asked).await;
+    assert_eq!(status, StatusCode::OK);
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    review["response"].clone()
+}
+
 fn request(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     Request::post(format!("https://{NAME}/inject?timeout=5s"))
         .header(header::HOST, NAME)
@@ -186,6 +196,44 @@ async fn a_refused_pod_is_told_why() {
     assert!(
         message.contains("'abc' is not a port") && message.contains("container app: securityContext.runAsUser 2717")
     );
+}
+
+#[tokio::test]
+async fn t44_where_pod_security_forbids_it_a_pod_is_told_so_and_one_that_stays_out_passes() {
+    let served = webhook().await;
+    let path = "/inject/pod-security?timeout=5s";
+    let refused = answer(&served, path, sample()).await;
+    assert_eq!(refused["allowed"], false);
+    let message = refused["status"]["message"].as_str().unwrap();
+    assert!(message.contains("enforce=privileged"), "{message}");
+    let mut out = sample();
+    out["metadata"]["annotations"] = json!({"weft.dev/inject": "disabled"});
+    let mut host = sample();
+    host["spec"]["hostNetwork"] = true.into();
+    for pod in [out, host] {
+        let passed = answer(&served, path, pod).await;
+        assert_eq!((&passed["allowed"], passed.get("patch")), (&json!(true), None));
+    }
+}
+
+#[tokio::test]
+async fn in_a_cluster_that_is_too_old_only_pods_that_would_be_meshed_are_refused() {
+    let served = webhook().await;
+    served
+        .unsupported
+        .send_replace(Some("this cluster runs Kubernetes 1.28".into()));
+    let refused = answer(&served, "/inject", sample()).await;
+    assert_eq!(refused["allowed"], false);
+    let message = refused["status"]["message"].as_str().unwrap();
+    assert_eq!(
+        message,
+        "pod shop/web-* cannot be meshed: this cluster runs Kubernetes 1.28"
+    );
+    let mut out = sample();
+    out["metadata"]["annotations"] = json!({"weft.dev/inject": "disabled"});
+    assert_eq!(answer(&served, "/inject", out).await["allowed"], true);
+    served.unsupported.send_replace(None);
+    assert_eq!(answer(&served, "/inject", sample()).await["allowed"], true);
 }
 
 #[tokio::test]

@@ -16,6 +16,49 @@ use crate::{
     watch::Health,
 };
 
+/// Every family: name, type, what it says.
+pub const FAMILIES: &[(&str, &str, &str)] = &[
+    ("weft_discovery_streams", "gauge", "Proxies that follow now."),
+    ("weft_discovery_names", "gauge", "Names that are followed now."),
+    ("weft_discovery_answers_total", "counter", "Answers given to proxies."),
+    (
+        "weft_routes_with_problems",
+        "gauge",
+        "Routes that do not act as written.",
+    ),
+    (
+        "weft_unmeshed_pods",
+        "gauge",
+        "Pods that run without weft in a namespace labelled for it. Every replica counts all of them.",
+    ),
+    (
+        "weft_watch_synced",
+        "gauge",
+        "1 when all objects of a kind are known and followed.",
+    ),
+    (
+        "weft_watch_failures_total",
+        "counter",
+        "Lists and watches that the API server refused, broke or did not answer.",
+    ),
+    (
+        "weft_leader",
+        "gauge",
+        "1 in the replica that writes: Events and the ConfigMap of the cluster's ranges. One that has no others leads.",
+    ),
+    ("weft_certificates_total", "counter", "Requests for certificates."),
+    (
+        "weft_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the controller's own certificates end, in seconds since 1970.",
+    ),
+    (
+        "weft_ca_expiry_timestamp_seconds",
+        "gauge",
+        "When the CA's certificate ends, in seconds since 1970.",
+    ),
+];
+
 /// What the figures are read from; absent parts are of another role.
 #[derive(Default)]
 pub struct Parts {
@@ -64,7 +107,9 @@ impl Parts {
     /// The figures.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, series: Vec<(String, u64)>| {
+        let mut family = |name: &str, series: Vec<(String, u64)>| {
+            let told = FAMILIES.iter().find(|(family, ..)| *family == name);
+            let (_, kind, help) = told.copied().unwrap_or((name, "untyped", ""));
             // Writing to a String cannot fail.
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
             for (labels, value) in series {
@@ -74,45 +119,31 @@ impl Parts {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if let Some(answers) = &self.answers {
             let streams = vec![(String::new(), answers.followers() as u64)];
-            family("weft_discovery_streams", "gauge", "Proxies that follow now.", streams);
+            family("weft_discovery_streams", streams);
             let names = vec![(String::new(), answers.followed() as u64)];
-            family("weft_discovery_names", "gauge", "Names that are followed now.", names);
+            family("weft_discovery_names", names);
             let routes = vec![(String::new(), answers.statuses().len() as u64)];
-            family(
-                "weft_routes_with_problems",
-                "gauge",
-                "Routes that do not act as written.",
-                routes,
-            );
+            family("weft_routes_with_problems", routes);
         }
         if let Some(answers) = &self.answers {
             let told = vec![(String::new(), answers.told())];
-            family(
-                "weft_discovery_answers_total",
-                "counter",
-                "Answers given to proxies.",
-                told,
-            );
+            family("weft_discovery_answers_total", told);
             let counts = answers.unmeshed().into_iter();
             let counts = counts.map(|(name, count)| (format!("{{namespace=\"{name}\"}}"), count));
-            let help = "Pods that run without weft in a namespace labelled for it. Every replica counts all of them.";
-            family("weft_unmeshed_pods", "gauge", help, counts.collect());
+            family("weft_unmeshed_pods", counts.collect());
         }
         if let Some(health) = &self.health {
             let label = |kind: Kind| format!("{{kind=\"{}\"}}", kind.name());
             let synced = health
                 .figures()
                 .map(|(kind, synced, _)| (label(kind), u64::from(synced)));
-            let help = "1 when all objects of a kind are known and followed.";
-            family("weft_watch_synced", "gauge", help, synced.collect());
+            family("weft_watch_synced", synced.collect());
             let failures = health.figures().map(|(kind, _, failures)| (label(kind), failures));
-            let help = "Lists and watches that the API server refused, broke or did not answer.";
-            family("weft_watch_failures_total", "counter", help, failures.collect());
+            family("weft_watch_failures_total", failures.collect());
         }
-        if let Some(leading) = &self.leading {
-            let leads = vec![(String::new(), u64::from(*leading.borrow()))];
-            let help = "1 in the replica that writes: Events and the ConfigMap of the cluster's ranges.";
-            family("weft_leader", "gauge", help, leads);
+        if self.answers.is_some() {
+            let leads = self.leading.as_ref().is_none_or(|leading| *leading.borrow());
+            family("weft_leader", vec![(String::new(), u64::from(leads))]);
         }
         if let Some(counts) = &self.counts {
             let outcome = |name: &str, count: u64| (format!("{{outcome=\"{name}\"}}"), count);
@@ -120,12 +151,7 @@ impl Parts {
                 outcome("issued", counts.issued.load(Ordering::Relaxed)),
                 outcome("refused", counts.refused.load(Ordering::Relaxed)),
             ];
-            family(
-                "weft_certificates_total",
-                "counter",
-                "Requests for certificates.",
-                series,
-            );
+            family("weft_certificates_total", series);
         }
         let current = self.holders.iter().filter_map(|holder| holder.current());
         let mut ends: Vec<(String, u64)> = current
@@ -133,12 +159,10 @@ impl Parts {
             .collect();
         ends.sort();
         ends.dedup_by(|one, other| one.0 == other.0);
-        let help = "When the controller's own certificates end, in seconds since 1970.";
-        family("weft_certificate_expiry_timestamp_seconds", "gauge", help, ends);
+        family("weft_certificate_expiry_timestamp_seconds", ends);
         if let Some(ca) = self.ca.as_ref().and_then(|ca| ca.current()) {
             let end = vec![(String::new(), seconds(ca.not_after()))];
-            let help = "When the CA's certificate ends, in seconds since 1970.";
-            family("weft_ca_expiry_timestamp_seconds", "gauge", help, end);
+            family("weft_ca_expiry_timestamp_seconds", end);
         }
         text
     }

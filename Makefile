@@ -53,7 +53,7 @@ proto: ## Generate the code of the protocol buffers anew
 
 .PHONY: bless
 bless: ## Write the golden files anew, from what the code does now
-	WEFT_BLESS=1 $(CARGO) test -p weft-init -p weft-injector -p weft-controller golden; WEFT_BLESS=1 $(CARGO) test -p weft-proxy --test docs; WEFT_BLESS=1 $(CARGO) test -p weft-tests --test config_page
+	WEFT_BLESS=1 $(CARGO) test -p weft-init -p weft-injector -p weft-controller golden; WEFT_BLESS=1 $(CARGO) test -p weft-tests --test metrics_page --test config_page
 
 .PHONY: release
 release: ## Build every program, optimised

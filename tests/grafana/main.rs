@@ -13,14 +13,36 @@ use prometheus::Prometheus;
 use weft_tests::{Mesh, Ran, repository};
 
 /// Panels that a healthy sandbox leaves empty or zero: page, title, why.
-const QUIET: &[(&str, &str, &str)] = &[(
-    "weft-health",
-    "Access-log lines dropped",
-    "nothing reads a log so slowly that 8192 lines wait",
-)];
+const QUIET: &[(&str, &str, &str)] = &[
+    (
+        "weft-health",
+        "Access-log lines dropped",
+        "nothing reads a log so slowly that 8192 lines wait",
+    ),
+    ("weft-health", "Spans", "the sandbox has no OTLP receiver"),
+    (
+        "weft-health",
+        "Watches in step",
+        "the sandbox's controller reads files, there is no API server to watch",
+    ),
+    ("weft-health", "Watch failures", "the same"),
+    (
+        "weft-health",
+        "Webhook's CA",
+        "the sandbox's injector keeps its CA to itself, not in a Secret",
+    ),
+];
 
 /// Series that a sandbox does not have, though rules ask for them, and why.
-const ABSENT: &[(&str, &str)] = &[];
+const ABSENT: &[(&str, &str)] = &[
+    ("weft_spans_total", "the sandbox has no OTLP receiver"),
+    ("weft_watch_failures_total", "the sandbox's controller reads files"),
+    ("weft_watch_synced", "the same"),
+    (
+        "weft_webhook_ca_expiry_timestamp_seconds",
+        "the sandbox's injector keeps its CA to itself",
+    ),
+];
 
 /// Alerts that what happens in the sandbox must set off.
 const FIRED: &[&str] = &[

@@ -53,6 +53,12 @@ pub enum Command {
         /// Without weft: no controller, no injector, nothing is meshed.
         #[arg(long)]
         no_mesh: bool,
+        /// Where the proxies export spans to, as http://collector.observe:4317: OTLP over gRPC, without TLS.
+        #[arg(long, value_name = "URL")]
+        otlp_endpoint: Option<String>,
+        /// The share of traces that begin at a proxy and are recorded, from 0 to 1.
+        #[arg(long, value_name = "RATIO", requires = "otlp_endpoint")]
+        trace_sampling: Option<String>,
         /// How long to wait until everything is ready, in seconds.
         #[arg(long, value_name = "SECONDS", default_value_t = 180)]
         wait: u64,
@@ -174,13 +180,20 @@ impl Command {
                 images,
                 bin_dir,
                 no_mesh,
+                otlp_endpoint,
+                trace_sampling,
                 wait,
             } => {
+                let tracing = [("--otlp-endpoint", otlp_endpoint), ("--trace-sampling", trace_sampling)];
+                let tracing = tracing
+                    .into_iter()
+                    .filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
                 let up = Up {
                     directory,
                     images,
                     programs: bin_dir,
                     mesh: !no_mesh,
+                    injector: tracing.flatten().collect(),
                     wait: Duration::from_secs(wait),
                 };
                 which.up(&up)?;

@@ -58,6 +58,8 @@ pub struct Up {
     pub programs: Option<PathBuf>,
     /// Whether weft's programs run.
     pub mesh: bool,
+    /// Further arguments of the injector.
+    pub injector: Vec<String>,
     /// How long to wait for everything to be ready.
     pub wait: Duration,
 }
@@ -190,6 +192,7 @@ impl Sandbox {
             index: self.index()?,
             images,
             mesh: up.mesh,
+            injector: up.injector.clone(),
             path,
             pid: None,
         }

@@ -45,6 +45,9 @@ pub struct Settings {
     pub images: Images,
     /// Whether weft's own programs run.
     pub mesh: bool,
+    /// Further arguments of the injector.
+    #[serde(default)]
+    pub injector: Vec<String>,
     /// `PATH` of the containers.
     pub path: String,
     /// Process id of the supervisor, once it runs.

@@ -13,6 +13,7 @@ mod opaque;
 mod routes;
 mod server_first;
 mod tls;
+mod tracing;
 mod upgrade;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ fn main() {
         ("lifecycle", lifecycle::tests()),
         ("boundary", boundary::tests()),
         ("faults", faults::tests()),
+        ("tracing", tracing::tests()),
     ];
     let mesh = if arguments.list {
         None

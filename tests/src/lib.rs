@@ -104,6 +104,11 @@ fn eventually(what: &str, limit: Duration, interval: Duration, mut look: impl Fn
 impl Mesh {
     /// Starts a sandbox with these objects and waits until every pod is ready.
     pub fn up(name: &str, objects: &str) -> Result<Self> {
+        Self::up_with(name, objects, &[])
+    }
+
+    /// The same with further arguments of `weft sandbox up`.
+    pub fn up_with(name: &str, objects: &str, more: &[&str]) -> Result<Self> {
         let binaries = binaries()?;
         let directory = tempfile::Builder::new().prefix("weft-test-").tempdir()?;
         std::fs::write(directory.path().join("objects.yaml"), objects)?;
@@ -125,13 +130,10 @@ impl Mesh {
             directory,
             python: python.trim().into(),
         };
-        let up = mesh.weft(&[
-            "sandbox",
-            "up",
-            &mesh.directory.path().to_string_lossy(),
-            "--name",
-            &mesh.name,
-        ])?;
+        let folder = mesh.directory.path().to_string_lossy().into_owned();
+        let mut arguments = vec!["sandbox", "up", &folder, "--name", &mesh.name];
+        arguments.extend(more);
+        let up = mesh.weft(&arguments)?;
         ensure!(up.success, "the sandbox did not come up\n{}\n{}", up.stdout, up.stderr);
         Ok(mesh)
     }

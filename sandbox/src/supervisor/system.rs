@@ -143,7 +143,7 @@ impl Supervisor {
     fn injector(&self) -> anyhow::Result<[Object; 2]> {
         let system = self.cluster.paths.system().display().to_string();
         let service_name = |port: u16| format!("{CONTROLLER}.{SYSTEM_NAMESPACE}.svc:{port}");
-        let args = json!([
+        let mut args = json!([
             "serve",
             "--listen",
             format!("[::]:{}", port::WEBHOOK),
@@ -166,6 +166,9 @@ impl Supervisor {
             "--admin-listen",
             "127.0.0.1:15022",
         ]);
+        if let Some(args) = args.as_array_mut() {
+            args.extend(self.settings.injector.iter().map(|argument| json!(argument)));
+        }
         let ports = json!([{"name": "https", "port": WEBHOOK_SERVICE_PORT, "targetPort": port::WEBHOOK}]);
         let deployment = self.program(INJECTOR, names::INJECTOR_SERVICE_ACCOUNT, args, 15022, &[system]);
         Ok([service(INJECTOR, ports), deployment])

@@ -59,6 +59,8 @@ pub enum Client {
         #[arg(long)]
         h2c: bool,
     },
+    /// Load at a fixed rate over several protocols, without retries; counts failures by their reason.
+    Load(crate::load::Load),
     /// Upgrades to `hotrod`, with bytes sent ahead of the answer, and reads them back.
     Upgrade {
         /// HOST:PORT
@@ -71,13 +73,14 @@ pub async fn run(client: Client) -> Result<()> {
         Client::Grpc { url, calls, ca } => grpc(url, calls, ca).await?,
         Client::Websocket { url, size } => websocket(url, size).await?,
         Client::Http { url, requests, h2c } => http(url, requests, h2c).await?,
+        Client::Load(load) => crate::load::run(load).await?,
         Client::Upgrade { address } => upgrade(&address).await?,
     };
     println!("{line}");
     Ok(())
 }
 
-async fn dial(url: &Uri) -> Result<TcpStream> {
+pub(crate) async fn dial(url: &Uri) -> Result<TcpStream> {
     let host = url.host().context("the URL names no host")?.trim_matches(['[', ']']);
     let port = url
         .port_u16()

@@ -14,6 +14,7 @@ mod websocket;
 mod http;
 mod bytes;
 mod client;
+mod load;
 
 use std::process::ExitCode;
 

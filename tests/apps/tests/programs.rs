@@ -158,3 +158,39 @@ fn greeting_speaks_first_and_echo_keeps_the_other_half_open() {
     stream.read_to_string(&mut back).unwrap();
     assert_eq!(back, "hello");
 }
+
+#[test]
+fn load_counts_every_protocol_and_ends_at_sigterm_with_its_result() {
+    let (web, grpc, socket) = (App::start(&["http"]), App::start(&["grpc"]), App::start(&["websocket"]));
+    let load = Command::new(env!("CARGO_BIN_EXE_weft-apps"))
+        .args([
+            "client",
+            "load",
+            "--seconds",
+            "60",
+            "--http-rate",
+            "50",
+            "--grpc-rate",
+            "50",
+            "--websockets",
+            "3",
+        ])
+        .args(["--http", &format!("http://127.0.0.1:{}/", web.port)])
+        .args(["--grpc", &format!("http://127.0.0.1:{}", grpc.port)])
+        .args(["--websocket", &format!("ws://127.0.0.1:{}/echo", socket.port)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    drop(socket);
+    std::thread::sleep(Duration::from_millis(500));
+    let pid = load.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let said: Value = serde_json::from_slice(&load.wait_with_output().unwrap().stdout).unwrap();
+    for protocol in ["http", "grpc"] {
+        assert!(said[protocol]["requests"].as_u64().unwrap() > 50, "{said}");
+        assert_eq!(said[protocol]["failed"], 0, "{said}");
+    }
+    // A server that was killed says no code: each of the three is a failure.
+    assert!(said["websocket"]["closed"]["cut"].as_u64().unwrap() >= 3, "{said}");
+}

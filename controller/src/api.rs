@@ -4,6 +4,8 @@
 //! made here finds out. Every call is bounded by [`limits::API_TIME`] through [`bounded`].
 
 pub mod follow;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod config_map;
 
 use std::{fmt, future::Future};

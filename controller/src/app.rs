@@ -69,6 +69,8 @@ pub struct Running {
     /// Where it listens.
     pub addresses: Addresses,
     servers: Vec<task::Task<Result<(), tonic::transport::Error>>>,
+    /// What has something to put in order before the end.
+    closing: Vec<task::Task<()>>,
 }
 
 impl Running {
@@ -85,6 +87,12 @@ impl Running {
                 None => anyhow::bail!("a listener panicked"),
             }
         }
+        for one in self.closing {
+            tokio::select! {
+                _ = one.ended() => {}
+                () = drain.closed() => break,
+            }
+        }
         tracing::info!("ended");
         Ok(())
     }
@@ -95,6 +103,7 @@ pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
     let mut running = Running {
         addresses: Addresses::default(),
         servers: Vec::new(),
+        closing: Vec::new(),
     };
     let mut parts = metrics::Parts::default();
     let answers = config.routes.as_ref().map(|routes| {
@@ -238,11 +247,18 @@ async fn start_identity(
 }
 
 /// What one of all replicas does: writes what others read.
-fn lead(client: &kube::Client, config: &Routes, answers: &Arc<Answers>, scope: &Scope<'_>) -> watch::Receiver<bool> {
+fn lead(
+    client: &kube::Client,
+    config: &Routes,
+    answers: &Arc<Answers>,
+    scope: &Scope<'_>,
+    running: &mut Running,
+) -> watch::Receiver<bool> {
     let Place { namespace, pod } = scope.place.clone();
     let (sender, leading) = watch::channel(false);
     let candidate = Candidate::new(client.clone(), &namespace, LEASE, &pod);
-    task::spawn("leader election", candidate.run(sender, scope.drain.clone()));
+    let election = task::spawn("leader election", candidate.run(sender, scope.drain.clone()));
+    running.closing.push(election);
     task::spawn_forever(
         "unmeshed pods",
         unmeshed::tell(client.clone(), answers.clone(), leading.clone(), pod),
@@ -305,7 +321,7 @@ async fn start_routes(
             let client = api::client().await.context("--kubernetes: no way to an API server")?;
             let health = Arc::new(Health::default());
             parts.health = Some(health.clone());
-            parts.leading = Some(lead(&client, &config, &answers, scope));
+            parts.leading = Some(lead(&client, &config, &answers, scope, running));
             Box::new(Kubernetes::new(client, health))
         }
     };

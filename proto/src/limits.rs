@@ -187,6 +187,8 @@ limits! {
     CERTIFICATES_PER_MINUTE: count = 30;
     /// One call of the API server that is no watch.
     API_TIME: time = Duration::from_secs(15);
+    /// Time for the API server to say whose a token is.
+    TOKEN_REVIEW: time = Duration::from_secs(4);
     /// TCP keepalive of connections to the API server: silence before the first probe.
     API_KEEPALIVE: time = Duration::from_secs(10);
     /// Objects of one page of a list.

@@ -129,6 +129,3 @@ impl Keeper {
         Ok(written)
     }
 }
-
-#[cfg(test)]
-mod tests;

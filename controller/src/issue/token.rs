@@ -11,7 +11,7 @@ use kube::{Api, Client, api::PostParams};
 use serde::Deserialize;
 use weft_proto::{limits, names::TOKEN_AUDIENCE};
 
-use crate::{answers::Answers, cluster::types::ObjectKey};
+use crate::{answers::Answers, api::bounded, cluster::types::ObjectKey};
 
 /// Issuer of a sandbox's tokens, where they name one.
 pub const SANDBOX_ISSUER: &str = "weft-sandbox";
@@ -191,8 +191,12 @@ impl Check for TokenReviews {
                 ..TokenReview::default()
             };
             let reviews: Api<TokenReview> = Api::all(self.client.clone());
-            let review = reviews.create(&PostParams::default(), &review).await;
-            claim_of(review.map_err(|error| Refused::Unavailable(error.to_string()))?)
+            let params = PostParams::default();
+            let asked = bounded(reviews.create(&params, &review));
+            // Sooner than the caller is told that it took too long.
+            let review = tokio::time::timeout(limits::TOKEN_REVIEW, asked).await;
+            let review = review.map_err(|_| Refused::Unavailable("the API server does not answer".into()))?;
+            claim_of(review.map_err(|failure| Refused::Unavailable(failure.to_string()))?)
         })
     }
 }

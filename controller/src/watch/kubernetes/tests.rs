@@ -1,209 +1,146 @@
-//! An API server that has a script for each kind: a list, then one watch with a few events, then silence.
+//! The source against a scripted API server, with a clock that does not wait.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    convert::Infallible,
-    sync::Mutex,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use http::{Request, Response};
-use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::api::scripted::{Fault, Server};
 
-/// What one kind answers: each list and each watch once, in turn; then silence for ever.
-#[derive(Default)]
-struct Script {
-    lists: Vec<Result<Vec<Value>, u16>>,
-    watches: Vec<Vec<Value>>,
+struct Told {
+    batches: mpsc::Receiver<Batch>,
+    objects: BTreeSet<String>,
+    synced: bool,
+    health: Arc<Health>,
 }
 
-fn named(name: &str, more: Value) -> Value {
-    let mut object = json!({"metadata": {"namespace": "shop", "name": name, "resourceVersion": "1",
-        "managedFields": [{"manager": "someone", "fieldsV1": {"f:spec": {}}}]}});
-    object
-        .as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
-    object
-}
-
-fn event(kind: &str, object: Value) -> Value {
-    json!({"type": kind, "object": object})
-}
-
-fn client(scripts: HashMap<&'static str, Script>) -> Client {
-    let scripts = Arc::new(Mutex::new(scripts));
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let resource = request.uri().path().rsplit('/').next().unwrap().to_owned();
-        let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        let mut scripts = scripts.lock().unwrap();
-        let script = scripts.entry(Box::leak(resource.into_boxed_str())).or_default();
-        let answer = if watch {
-            let next = (!script.watches.is_empty()).then(|| script.watches.remove(0));
-            next.map(|events| {
-                let lines: Vec<String> = events.iter().map(|event| format!("{event}\n")).collect();
-                (200, lines.concat())
-            })
-        } else {
-            let next = if script.lists.is_empty() {
-                Ok(Vec::new())
-            } else {
-                script.lists.remove(0)
-            };
-            Some(match next {
-                Ok(items) => (
-                    200,
-                    json!({"metadata": {"resourceVersion": "1"}, "items": items}).to_string(),
-                ),
-                Err(code) => (
-                    code,
-                    json!({"kind": "Status", "status": "Failure", "code": code, "reason": "x", "message": "x"})
-                        .to_string(),
-                ),
-            })
-        };
-        async move {
-            let Some((code, body)) = answer else {
-                std::future::pending().await
-            };
-            let response = Response::builder()
-                .status(code)
-                .header("content-type", "application/json");
-            Ok::<_, Infallible>(response.body(Body::from(body.into_bytes())).unwrap())
-        }
-    });
-    Client::new(service, "default")
-}
-
-/// Applies batches until nothing is left to wait for: `enough` says when.
-async fn until(
-    batches: &mut mpsc::Receiver<Batch>,
-    told: &mut BTreeSet<String>,
-    enough: impl Fn(&BTreeSet<String>, bool) -> bool,
-) {
-    let mut synced = false;
-    while !enough(told, synced) {
-        let batch = batches.recv().await.expect("the source goes on");
-        synced |= batch.synced;
-        for change in batch.changes {
-            match change {
-                Change::Apply(object) => drop(told.insert(object.key().to_string())),
-                Change::Delete(key) => drop(told.remove(&key.to_string())),
+impl Told {
+    async fn until(&mut self, enough: impl Fn(&BTreeSet<String>) -> bool) {
+        while !(self.synced && enough(&self.objects)) {
+            let batch = self.batches.recv().await.expect("the source goes on");
+            self.synced |= batch.synced;
+            for change in batch.changes {
+                match change {
+                    Change::Apply(object) => drop(self.objects.insert(object.key().to_string())),
+                    Change::Delete(key) => drop(self.objects.remove(&key.to_string())),
+                }
             }
         }
     }
+
+    fn figures(&self, kind: Kind) -> (bool, u64) {
+        let figures = self.health.figures().find(|(own, _, _)| *own == kind);
+        figures.map(|(_, synced, failures)| (synced, failures)).unwrap()
+    }
 }
 
-fn start(scripts: HashMap<&'static str, Script>) -> mpsc::Receiver<Batch> {
-    weft_service::tls::install_provider();
+fn start(server: &Server) -> Told {
     let (sink, batches) = mpsc::channel(16);
-    tokio::spawn(
-        Box::new(Kubernetes {
-            client: client(scripts),
-        })
-        .follow(sink),
-    );
-    batches
+    let health = Arc::new(Health::default());
+    tokio::spawn(Box::new(Kubernetes::new(server.client(), health.clone())).follow(sink));
+    Told {
+        batches,
+        objects: BTreeSet::new(),
+        synced: false,
+        health,
+    }
+}
+
+fn put(server: &Server, path: &str, mut object: Value) {
+    object["metadata"] = json!({"namespace": "shop", "managedFields": [{"fieldsV1": {"f:spec": {}}}]});
+    server.put(path, object);
 }
 
 fn service(port: Value) -> Value {
     json!({"spec": {"clusterIP": "10.96.0.1", "ports": [{"port": port}]}})
 }
 
-#[tokio::test]
-async fn everything_is_listed_then_followed() {
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_is_listed_then_followed_and_kinds_that_are_not_installed_are_awaited() {
+    let server = Server::default();
     let route = json!({"spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "cart"}]}});
-    let pod = || json!({"spec": {"containers": []}, "status": {"podIP": "10.1.0.1"}});
-    let scripts = HashMap::from([
-        (
-            "services",
-            Script {
-                lists: vec![Ok(vec![named("cart", service(json!(80)))])],
-                watches: vec![],
-            },
-        ),
-        (
-            "httproutes",
-            Script {
-                lists: vec![Ok(vec![named("split", route)])],
-                watches: vec![],
-            },
-        ),
-        // Not installed.
-        (
-            "grpcroutes",
-            Script {
-                lists: vec![Err(404)],
-                watches: vec![],
-            },
-        ),
-        (
-            "pods",
-            Script {
-                lists: vec![Ok(vec![named("old", pod())])],
-                watches: vec![vec![
-                    event("ADDED", named("new", pod())),
-                    event("DELETED", named("old", pod())),
-                ]],
-            },
-        ),
-    ]);
-    let mut batches = start(scripts);
-    let mut told = BTreeSet::new();
-    until(&mut batches, &mut told, |_, synced| synced).await;
-    assert!(
-        told.contains("Service shop/cart") && told.contains("HTTPRoute shop/split"),
-        "{told:?}"
+    put(&server, "/api/v1/services/cart", service(json!(80)));
+    put(&server, "/apis/gateway.networking.k8s.io/v1/httproutes/split", route);
+    put(&server, "/api/v1/pods/old", json!({"status": {"podIP": "10.1.0.1"}}));
+    server.put(
+        "/api/v1/nodes/n1",
+        json!({"spec": {"podCIDRs": ["10.1.0.0/24", "fd00::/64"]}}),
     );
-    until(&mut batches, &mut told, |told, _| {
-        told.contains("Pod shop/new") && !told.contains("Pod shop/old")
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn after_a_broken_watch_what_has_gone_is_told() {
-    let gone = event(
-        "ERROR",
-        json!({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": "too old"}),
-    );
-    let all = vec![named("a", service(json!(80))), named("b", service(json!(80)))];
-    let scripts = HashMap::from([(
-        "services",
-        Script {
-            lists: vec![
-                Ok(all),
-                Ok(vec![named("b", service(json!(80))), named("c", service(json!(80)))]),
-            ],
-            watches: vec![vec![gone]],
-        },
-    )]);
-    let mut batches = start(scripts);
-    let mut told = BTreeSet::new();
-    until(&mut batches, &mut told, |told, _| told.contains("Service shop/c")).await;
+    server.faults(|request| request.contains("routes").then_some(Fault::Status(404)));
+    let mut told = start(&server);
+    told.until(|_| true).await;
+    assert_eq!(told.objects, set(&["Service shop/cart", "Pod shop/old", "Node n1"]));
     assert_eq!(
-        told.iter().map(String::as_str).collect::<Vec<_>>(),
-        ["Service shop/b", "Service shop/c"]
+        told.figures(Kind::HttpRoute),
+        (true, 0),
+        "what is not installed is no failure"
     );
+    put(&server, "/api/v1/pods/new", json!({"status": {"podIP": "10.1.0.2"}}));
+    server.delete("/api/v1/pods/old");
+    told.until(|told| told.contains("Pod shop/new") && !told.contains("Pod shop/old"))
+        .await;
+    server.heal();
+    let healed = tokio::time::Instant::now();
+    told.until(|told| told.contains("HTTPRoute shop/split")).await;
+    assert!(healed.elapsed() <= Duration::from_secs(30), "{:?}", healed.elapsed());
 }
 
-#[tokio::test]
-async fn an_object_that_cannot_be_read_keeps_its_last_good_version() {
-    let scripts = HashMap::from([(
-        "services",
-        Script {
-            lists: vec![Ok(vec![named("cart", service(json!(80)))])],
-            watches: vec![vec![
-                event("MODIFIED", named("cart", service(json!(0)))),
-                event("ADDED", named("other", service(json!(80)))),
-            ]],
-        },
-    )]);
-    let mut batches = start(scripts);
-    let mut told = BTreeSet::new();
-    until(&mut batches, &mut told, |told, _| told.contains("Service shop/other")).await;
-    assert!(told.contains("Service shop/cart"));
+#[tokio::test(start_paused = true)]
+async fn f14_after_a_long_break_what_has_gone_is_told() {
+    let server = Server::default();
+    for name in ["a", "b"] {
+        put(&server, &format!("/api/v1/services/{name}"), service(json!(80)));
+    }
+    let mut told = start(&server);
+    told.until(|_| true).await;
+    // Away for ten minutes, and its history with it.
+    server.faults(|_| Some(Fault::Status(503)));
+    server.cut();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(
+        !told.figures(Kind::Service).0 && told.figures(Kind::Service).1 > 3,
+        "{:?}",
+        told.figures(Kind::Service)
+    );
+    server.delete("/api/v1/services/a");
+    put(&server, "/api/v1/services/c", service(json!(80)));
+    server.expire();
+    server.heal();
+    told.until(|told| *told == set(&["Service shop/b", "Service shop/c"]))
+        .await;
+    assert!(told.figures(Kind::Service).0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_object_keeps_its_last_good_version_and_harms_no_other() {
+    let server = Server::default();
+    put(&server, "/api/v1/services/a", service(json!(80)));
+    put(&server, "/api/v1/services/b", service(json!(99999)));
+    let mut told = start(&server);
+    told.until(|_| true).await;
+    assert_eq!(told.objects, set(&["Service shop/a"]));
+    put(&server, "/api/v1/services/a", service(json!(0)));
+    put(&server, "/api/v1/services/c", service(json!(80)));
+    told.until(|told| *told == set(&["Service shop/a", "Service shop/c"]))
+        .await;
+    server.expire();
+    put(&server, "/api/v1/services/d", service(json!(80)));
+    told.until(|told| *told == set(&["Service shop/a", "Service shop/c", "Service shop/d"]))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forbidden_keeps_it_unready_and_says_why() {
+    let server = Server::default();
+    server.faults(|request| request.contains("/nodes").then_some(Fault::Status(403)));
+    let told = start(&server);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let problems = told.health.problems();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("Node: the API server forbids it") && problems[0].contains("weft install"));
 }

@@ -164,6 +164,6 @@ fn app_protocol_is_read_as_the_table_says() {
         (Some("example.com/custom"), Protocol::Detect),
         (None, Protocol::Detect),
     ] {
-        assert_eq!(read::app_protocol(text), protocol, "{text:?}");
+        assert_eq!(compact::app_protocol(text), protocol, "{text:?}");
     }
 }

@@ -80,5 +80,5 @@ e2e: ## Test on a real Kubernetes, which is started for it (root). ARGS=name: th
 	$(CARGO) test -p weft-tests --test kube -- $(ARGS)
 
 .PHONY: ci
-ci: ## What guards main: formatting, lints, dependencies, tests, demo
+ci: ## What guards main: formatting, lints, dependencies, tests, demo, a real Kubernetes
 	@.ci/run

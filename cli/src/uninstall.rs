@@ -30,7 +30,7 @@ use std::{
 };
 use weft_proto::{
     limits,
-    names::{ROUTES_SERVICE_ACCOUNT, SYSTEM_NAMESPACE, kubernetes, label},
+    names::{SYSTEM_NAMESPACE, kubernetes, label},
 };
 
 /// How often it is looked whether things are gone.
@@ -122,8 +122,7 @@ impl Found {
                 routes += objects_of(client, name).await?;
             }
         }
-        let ours = format!("{}={}", kubernetes::PART_OF, kubernetes::PART_OF_WEFT);
-        let labelled = ListParams::default().labels(&ours);
+        let labelled = ours();
         Ok(Self {
             webhooks: list(client, &labelled).await?,
             bindings: list(client, &labelled).await?,
@@ -281,16 +280,14 @@ where
 
 /// Events that the controller told about pods of other namespaces.
 async fn own_events(client: &Client) -> anyhow::Result<Vec<Event>> {
-    let parameters = ListParams::default().fields(&format!("reason={}", kubernetes::NOT_MESHED));
-    let events: Vec<Event> = list(client, &parameters).await?;
-    let is_ours = |event: &Event| {
-        let source = event.source.as_ref().and_then(|source| source.component.as_deref());
-        [event.reporting_component.as_deref(), source]
-            .into_iter()
-            .flatten()
-            .any(|by| by.contains(ROUTES_SERVICE_ACCOUNT))
-    };
-    Ok(events.into_iter().filter(is_ours).collect())
+    let events: Vec<Event> = list(client, &ours()).await?;
+    let elsewhere = |event: &Event| event.metadata.namespace.as_deref() != Some(SYSTEM_NAMESPACE);
+    Ok(events.into_iter().filter(elsewhere).collect())
+}
+
+/// Selects what is weft's.
+fn ours() -> ListParams {
+    ListParams::default().labels(&format!("{}={}", kubernetes::PART_OF, kubernetes::PART_OF_WEFT))
 }
 
 /// How many objects of a definition of the Gateway API there are.

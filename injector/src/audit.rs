@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod};
-use weft_proto::names::label;
+use weft_proto::{meshed, names::label};
 
 use crate::{
     context::Namespace,
@@ -56,7 +56,7 @@ pub fn audit<'a>(
 
 /// Why one pod is not meshed; `None` when it is, when nobody asks for it, or when it has ended.
 pub fn missed(pod: &Pod, namespace: &Namespace) -> Option<Finding> {
-    if has_ended(pod) || pod::is_meshed(pod) {
+    if is_over(pod) || pod::is_meshed(pod) {
         return None;
     }
     let name = refuse::pod_name(pod, &namespace.name);
@@ -94,9 +94,10 @@ pub fn missed(pod: &Pod, namespace: &Namespace) -> Option<Finding> {
     Some(Finding { pod: name, why, fix })
 }
 
-fn has_ended(pod: &Pod) -> bool {
+/// Whether a pod has ended or is about to.
+pub fn is_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    meshed::is_over(phase, pod.metadata.deletion_timestamp.is_some())
 }
 
 #[cfg(test)]

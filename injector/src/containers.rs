@@ -13,27 +13,22 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
-use weft_proto::names::{self, container, env, path, port};
+use weft_proto::{
+    meshed,
+    names::{self, container, env, path, port},
+};
 
 use crate::{annotations::Skips, context::Settings, probes::Found, volumes};
 
-/// First argument of the proxy's container, by which a meshed pod is known.
-pub const SIDECAR: &str = "sidecar";
-/// What makes an init container a native sidecar. Below Kubernetes 1.29 it is dropped, and the pod would never start.
-pub const ALWAYS: &str = "Always";
+pub use weft_proto::meshed::{ALWAYS, SIDECAR};
 
 /// Seconds from the proxy's start to its first certificate, before the kubelet restarts it.
 const STARTUP_SECONDS: i32 = 120;
 
 /// Whether a pod's specification says that weft's proxy runs in it.
 pub fn is_proxy(container: &Container) -> bool {
-    container.name == container::PROXY
-        && container.restart_policy.as_deref() == Some(ALWAYS)
-        && container
-            .args
-            .as_ref()
-            .and_then(|args| args.first())
-            .is_some_and(|first| first == SIDECAR)
+    let first = container.args.as_ref().and_then(|args| args.first());
+    meshed::is_proxy(&container.name, container.restart_policy.as_deref(), first.map(String::as_str))
 }
 
 /// The proxy's container.

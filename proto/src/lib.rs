@@ -4,6 +4,7 @@
 pub mod convert;
 pub mod duration;
 pub mod limits;
+pub mod meshed;
 pub mod names;
 pub mod probes;
 #[cfg(feature = "rpc")]

@@ -6,7 +6,10 @@ use crate::{
     workloads::REFUSED,
 };
 use serde_json::Value;
-use weft_proto::names::{self, container, label as names_label};
+use weft_proto::{
+    meshed,
+    names::{self, label as names_label},
+};
 
 /// A table of objects of one kind. `namespaces` are all Namespace objects: they say why a pod is not meshed.
 pub fn table(kind: Kind, objects: &[Object], namespaces: &[Object]) -> String {
@@ -82,8 +85,13 @@ fn pod(pod: &Object, namespaces: &[Object]) -> Vec<String> {
 /// Whether weft runs in a pod; why not. Read from the spec, as the controller reads it.
 pub fn meshed(pod: &Object, namespaces: &[Object]) -> Result<(), String> {
     let init = pod["spec"]["initContainers"].as_array().map_or(&[][..], Vec::as_slice);
-    let is_proxy =
-        |c: &&Value| c["name"] == container::PROXY && c["restartPolicy"] == "Always" && c["args"][0] == "sidecar";
+    let is_proxy = |c: &&Value| {
+        meshed::is_proxy(
+            c["name"].as_str().unwrap_or_default(),
+            c["restartPolicy"].as_str(),
+            c["args"][0].as_str(),
+        )
+    };
     if init.iter().any(|c| is_proxy(&c)) {
         return Ok(());
     }

@@ -223,7 +223,7 @@ fn judge_pods(all: &[Pod], namespaces: &[Namespace], deployments: &[Deployment])
                 None => meant.add(one, finding.why),
             }
         }
-        if !pod::is_meshed(one) || has_ended(one) {
+        if !pod::is_meshed(one) || audit::is_over(one) {
             continue;
         }
         meshed += 1;
@@ -302,11 +302,6 @@ fn lines(groups: &Groups, text: impl Fn(&Owner, &str) -> String) -> String {
         lines.push(format!("and {more} more; -n NAMESPACE shows one namespace"));
     }
     lines.join("\n")
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// The image that the installed injector gives to pods.

@@ -4,6 +4,7 @@
 use std::{net::IpAddr, str::FromStr, sync::Arc};
 
 use weft_proto::{
+    meshed,
     names::{container, kubernetes::EXCLUDED_NAMESPACES, label},
     rpc::discovery::Protocol,
     skip::{Cidrs, Ports},
@@ -111,13 +112,12 @@ pub fn pod(object: core::Pod, notes: &mut Vec<String>) -> Result<Pod, Mistakes> 
 /// labels can.
 fn mesh(init_containers: &[core::Container]) -> Result<Option<Mesh>, String> {
     let has_proxy = init_containers.iter().any(|container| {
-        container.name == container::PROXY
-            && container.restart_policy.as_deref() == Some("Always")
-            && container
-                .args
-                .as_ref()
-                .and_then(|args| args.first())
-                .is_some_and(|first| first == "sidecar")
+        let first = container.args.as_ref().and_then(|args| args.first());
+        meshed::is_proxy(
+            &container.name,
+            container.restart_policy.as_deref(),
+            first.map(String::as_str),
+        )
     });
     if !has_proxy {
         return Ok(None);

@@ -28,7 +28,11 @@ const STARTUP_SECONDS: i32 = 120;
 /// Whether a pod's specification says that weft's proxy runs in it.
 pub fn is_proxy(container: &Container) -> bool {
     let first = container.args.as_ref().and_then(|args| args.first());
-    meshed::is_proxy(&container.name, container.restart_policy.as_deref(), first.map(String::as_str))
+    meshed::is_proxy(
+        &container.name,
+        container.restart_policy.as_deref(),
+        first.map(String::as_str),
+    )
 }
 
 /// The proxy's container.

@@ -244,3 +244,30 @@ fn definitions_that_are_there_are_not_printed_again() {
         (CRDS.len() - 1, CRDS.len(), 0)
     );
 }
+
+#[test]
+fn the_programs_read_the_arguments_that_they_are_given() {
+    let edited = choices(&[
+        "--cluster-cidrs=10.0.0.0/8",
+        "--otlp-endpoint=http://c.o.svc:4317",
+        "--trace-sampling=0.5",
+    ])
+    .unwrap()
+    .edit(system().unwrap())
+    .unwrap();
+    for name in ["weft-identity", "weft-routes"] {
+        let words = std::iter::once("weft-controller".to_owned()).chain(arguments(&edited, name));
+        let raw = weft_controller::config::Raw::try_parse_from(words).unwrap();
+        weft_controller::config::Config::new(raw).unwrap_or_else(|mistakes| panic!("{name}: {mistakes:?}"));
+    }
+    let words = std::iter::once("weft-injector".to_owned()).chain(arguments(&edited, "weft-injector"));
+    let weft_injector::arguments::Command::Serve(serve) = weft_injector::arguments::Arguments::try_parse_from(words)
+        .unwrap()
+        .command;
+    // The one thing that is missing here is the file that the pod mounts.
+    let mistakes = serve.settings().unwrap_err();
+    assert!(
+        mistakes.iter().all(|mistake| mistake.starts_with("--trust-bundle")),
+        "{mistakes:?}"
+    );
+}

@@ -19,9 +19,14 @@
 //! `WEFT_E2E_CLUSTER` is `node`, `kind` or `existing`; unset, it is kind where a Docker daemon answers, and else the node. What a
 //! failed test's namespaces had to say (logs, events, descriptions), and weft's own logs, are kept in target/e2e/TEST.
 
+mod admission;
+mod jobs;
+mod probes;
+mod routes;
 mod table;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Instant,
 };
@@ -70,7 +75,13 @@ pub(crate) use alone;
 pub(crate) type Named = (&'static str, Check, Company);
 
 fn suites() -> Vec<(&'static str, Vec<Named>)> {
-    vec![("table", table::tests())]
+    vec![
+        ("table", table::tests()),
+        ("jobs", jobs::tests()),
+        ("probes", probes::tests()),
+        ("routes", routes::tests()),
+        ("admission", admission::tests()),
+    ]
 }
 
 /// A running test: the cluster, and the namespaces that it works in.
@@ -113,7 +124,12 @@ impl Test {
         // What another run has kept would be taken for this one's.
         let _ = std::fs::remove_dir_all(kept(&self.name));
         let start = Instant::now();
-        let result = check(self);
+        // A panic is a failure like others: its namespaces are kept and deleted too.
+        let result = catch_unwind(AssertUnwindSafe(|| check(self))).unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(anyhow::anyhow!("panicked: {}", said.unwrap_or("without a word")))
+        });
         let own = lock(&self.own).clone();
         let failed = result.map_err(|error| {
             let mut text = format!("{error:#}\n(after {:.1} s)", start.elapsed().as_secs_f64());

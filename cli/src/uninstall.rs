@@ -337,7 +337,7 @@ async fn leftovers(client: &Client) -> anyhow::Result<()> {
         found
             .items
             .iter()
-            .filter(|pod| weft_injector::pod::is_meshed(pod))
+            .filter(|pod| weft_injector::pod::is_meshed(pod) && !weft_injector::audit::is_over(pod))
             .for_each(|pod| meshed.add(pod, ""));
         match found.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
@@ -366,8 +366,9 @@ fn leftover_lines(meshed: &Groups, namespaces: &[Namespace]) -> String {
         text.push_str("\nNo pod carries a proxy.\n");
     } else {
         text.push_str(&format!(
-            "\n{} still with a proxy. They go on with what their proxies know, until the proxies' certificates end; take it out with:\n",
-            pods(meshed.pods())
+            "\n{} still {} a proxy, and what the proxies know goes on until their certificates end; take them out with:\n",
+            pods(meshed.pods()),
+            if meshed.pods() == 1 { "has" } else { "have" }
         ));
         for (owner, _, _) in meshed.iter() {
             text.push_str(&format!("  {}\n", owner.restart()));
@@ -395,7 +396,7 @@ mod tests {
         let text = leftover_lines(&meshed, &[namespace]);
         for line in [
             "  kubectl label namespace shop weft.dev/inject-\n",
-            "1 pod still with a proxy",
+            "1 pod still has a proxy",
             "  kubectl -n shop rollout restart statefulset/db\n",
         ] {
             assert!(text.contains(line), "{line}: {text}");

@@ -36,12 +36,12 @@ fn rendered(kubectl: &Path, directory: &Path) -> BTreeMap<String, Value> {
         .arg("kustomize")
         .arg(directory)
         .output()
-        .unwrap();
+        .expect("kubectl runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).expect("kubectl writes UTF-8");
     let objects: Vec<Value> = manifest::documents(&text)
         .into_iter()
-        .map(|(_, text)| manifest::parse(text).unwrap())
+        .map(|(_, text)| manifest::parse(text).expect("kubectl writes YAML"))
         .collect();
     let count = objects.len();
     let named: BTreeMap<_, _> = objects

@@ -223,6 +223,10 @@ limits! {
     CHECK_CALLS: count = 8;
     /// Labelled namespaces in which `weft check` tries the webhook with a pod that is not stored.
     CHECK_DRY_RUNS: count = 20;
+    /// Pods that `weft check` tries in one namespace while nobody answers for the webhook.
+    CHECK_TRIES: count = 4;
+    /// Pause between two of them: nodes learn of a new address of the webhook within about a second.
+    CHECK_PAUSE: time = Duration::from_secs(1);
     /// Lines of one finding of `weft check`; the rest is a number.
     CHECK_LINES: count = 40;
     /// A file of objects that is read.

@@ -40,6 +40,13 @@ pub enum Tried {
     Forbidden,
 }
 
+impl Tried {
+    /// Whether it was refused because the webhook could not be called.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Refused(why) if why.contains("failed calling webhook"))
+    }
+}
+
 /// What a cluster answered.
 pub struct Seen {
     /// Definitions of the Gateway API: name → version and channel.
@@ -89,7 +96,14 @@ pub async fn gather(client: &Client, namespace: Option<&str>) -> Seen {
         .collect();
     let tried = stream::iter(to_try.into_iter().take(limits::CHECK_DRY_RUNS))
         .map(|name| async move {
-            let tried = dry_run(client, &name).await;
+            let mut tried = dry_run(client, &name).await;
+            for _ in 1..limits::CHECK_TRIES {
+                if !tried.is_unanswered() {
+                    break;
+                }
+                tokio::time::sleep(limits::CHECK_PAUSE).await;
+                tried = dry_run(client, &name).await;
+            }
             (name, tried)
         })
         .buffered(limits::CHECK_CALLS)

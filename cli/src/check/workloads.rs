@@ -185,7 +185,7 @@ fn tried(tried: &BTreeMap<String, Tried>) -> Vec<Finding> {
     }
     for (name, tried) in tried {
         if let Tried::Refused(why) = tried {
-            let fix = if why.contains("failed calling webhook") {
+            let fix = if tried.is_unanswered() {
                 format!("; nobody answers for it: kubectl -n weft-system logs deployment/{INJECTOR}")
             } else {
                 String::new()

@@ -285,7 +285,11 @@ fn judge_pods(all: &[Pod], namespaces: &[Namespace], deployments: &[Deployment])
     if !meant.is_empty() {
         findings.push(Finding::ok(
             "pods kept out",
-            format!("\n{}", lines(&meant, |_, said| said.to_owned())),
+            format!(
+                "{}, as they ask for:\n{}",
+                meant.pods(),
+                lines(&meant, |_, said| said.to_owned())
+            ),
         ));
     }
     findings.push(Finding::ok("pods meshed", meshed.to_string()));

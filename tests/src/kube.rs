@@ -308,7 +308,7 @@ impl Cluster {
             let shared = std::mem::take(&mut *self.shared.lock().unwrap_or_else(PoisonError::into_inner));
             self.drop_namespaces(&shared);
             if self.installed {
-                self.weft(&["uninstall"])?.ok()?;
+                self.weft(&["uninstall", "--yes"])?.ok()?;
             }
             Ok(())
         });

@@ -32,7 +32,7 @@ use crate::{
     original_dst,
     record::{Facts, Protocol, Record},
     relay::{self, bytes::Side, idle::Clocks},
-    role::Role,
+    role::{Direction, Role},
     tables::{Destination, Followed},
     terminate,
 };
@@ -134,6 +134,9 @@ struct Known {
 /// Finds out what the client speaks, and ends the mesh's TLS. `None`: the client was told that it failed.
 async fn look(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared>) -> Option<Known> {
     let began = Instant::now();
+    if role.direction == Direction::Inbound {
+        shared.tables.workload_known().await;
+    }
     let followed = shared.tables.follow(role.looks_up, facts.destination).await;
     let declared = as_declared(followed.current().protocol);
     let connection = Arc::new(Connection {

@@ -138,6 +138,10 @@ pub struct Tables {
     cluster: Cidrs,
     own: Vec<IpAddr>,
     workload: ArcSwap<Workload>,
+    /// Whether the controller has said anything of the pod, and who waits for that.
+    workload_known: AtomicBool,
+    workload_arrived: Notify,
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -164,12 +168,33 @@ impl Tables {
             cluster,
             own,
             workload: ArcSwap::default(),
+            workload_known: AtomicBool::new(false),
+            workload_arrived: Notify::new(),
+            began: Instant::now(),
         }
     }
 
     /// What is known of the pod itself.
     pub fn workload(&self) -> Arc<Workload> {
         self.workload.load_full()
+    }
+
+    /// Waits for the controller's first word of the pod itself: until then nobody knows whether it is strict, and a proxy that was
+    /// started again in the middle of traffic would let plaintext in. Bounded from the proxy's start on, so that a pod that starts while
+    /// the controller is away serves, and answers its probes.
+    pub async fn workload_known(&self) {
+        let known = async {
+            while !self.workload_known.load(SeqCst) {
+                let arrived = self.workload_arrived.notified();
+                tokio::pin!(arrived);
+                arrived.as_mut().enable();
+                if self.workload_known.load(SeqCst) {
+                    return;
+                }
+                arrived.await;
+            }
+        };
+        let _ = tokio::time::timeout_at(self.began + limits::DESTINATION_TIME, known).await;
     }
 
     /// Whether plaintext from clients without weft is refused.
@@ -354,6 +379,8 @@ impl Tables {
     /// Takes over what the controller says of the pod itself.
     pub fn set_workload(&self, workload: Workload) {
         self.workload.store(Arc::new(workload));
+        self.workload_known.store(true, SeqCst);
+        self.workload_arrived.notify_waiters();
         let own: Vec<_> = self
             .shared()
             .values()

@@ -20,6 +20,7 @@
 //! failed test's namespaces had to say (logs, events, descriptions), and weft's own logs, are kept in target/e2e/TEST.
 
 mod admission;
+mod faults;
 mod jobs;
 mod probes;
 mod routes;
@@ -81,6 +82,7 @@ fn suites() -> Vec<(&'static str, Vec<Named>)> {
         ("probes", probes::tests()),
         ("routes", routes::tests()),
         ("admission", admission::tests()),
+        ("faults", faults::all()),
     ]
 }
 

@@ -52,6 +52,9 @@ pub struct Load {
     /// gRPC calls in a second.
     #[arg(long, default_value_t = 100)]
     grpc_rate: u32,
+    /// Instead of unary calls, streams of so many replies, 200 ms apart.
+    #[arg(long, default_value_t = 0)]
+    grpc_messages: u32,
     /// ws://HOST:PORT/echo
     #[arg(long)]
     websocket: Option<Uri>,
@@ -166,7 +169,8 @@ pub async fn run(load: Load) -> Result<Value> {
     }
     if let Some(url) = load.grpc {
         let channel = Channel::builder(url).connect_timeout(limit).connect_lazy();
-        let call = move || unary(channel.clone());
+        let messages = load.grpc_messages;
+        let call = move || grpc(channel.clone(), messages);
         running.spawn(steady(
             load.grpc_rate,
             limit,
@@ -297,21 +301,33 @@ impl Pool {
     }
 }
 
-async fn unary(channel: Channel) -> Result<String> {
-    let request = sample::Request {
+/// One unary call, or a stream of replies; the pod that answered.
+async fn grpc(channel: Channel, messages: u32) -> Result<String> {
+    let said = |status: tonic::Status| {
+        let told = status
+            .metadata()
+            .get("weft-error")
+            .and_then(|value| value.to_str().ok());
+        anyhow::anyhow!("{:?} {}", status.code(), told.unwrap_or(status.message()))
+    };
+    let mut client = SampleClient::new(channel);
+    let mut request = sample::Request {
         text: "hello".into(),
         ..sample::Request::default()
     };
-    match SampleClient::new(channel).unary(request).await {
-        Ok(reply) => Ok(reply.into_inner().pod),
-        Err(status) => {
-            let told = status
-                .metadata()
-                .get("weft-error")
-                .and_then(|value| value.to_str().ok());
-            anyhow::bail!("{:?} {}", status.code(), told.unwrap_or(status.message()))
-        }
+    if messages == 0 {
+        return Ok(client.unary(request).await.map_err(said)?.into_inner().pod);
     }
+    request.messages = messages;
+    request.delay_ms = 200;
+    let mut replies = client.server_stream(request).await.map_err(said)?.into_inner();
+    let (mut received, mut pod) = (0, String::new());
+    while let Some(reply) = replies.message().await.map_err(said)? {
+        received += 1;
+        pod = reply.pod;
+    }
+    ensure!(received == messages, "{received} of {messages} replies");
+    Ok(pod)
 }
 
 /// Keeps one WebSocket open: an echo a second; when it is closed with a code, that is counted and it is opened again.

@@ -20,11 +20,15 @@
 //! failed test's namespaces had to say (logs, events, descriptions), and weft's own logs, are kept in target/e2e/TEST.
 
 mod admission;
+mod hands;
 mod faults;
 mod jobs;
+mod kinds;
 mod probes;
+mod reach;
 mod routes;
 mod table;
+mod unmeshed;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -82,6 +86,10 @@ fn suites() -> Vec<(&'static str, Vec<Named>)> {
         ("probes", probes::tests()),
         ("routes", routes::tests()),
         ("admission", admission::tests()),
+        ("hands", hands::tests()),
+        ("reach", reach::tests()),
+        ("kinds", kinds::tests()),
+        ("unmeshed", unmeshed::tests()),
         ("faults", faults::all()),
     ]
 }

@@ -60,8 +60,9 @@ impl<'a> Namespace<'a> {
             .map(|entry| Ok(entry?.path()))
             .collect::<Result<_>>()?;
         all.sort();
-        // One is weft sandbox's, the other is the namespace that this one stands for.
-        all.retain(|path| !path.ends_with("images.yaml") && !path.ends_with("namespace.yaml"));
+        // weft sandbox's, kubectl's, and the namespace that this one stands for.
+        let others = ["images.yaml", "kustomization.yaml", "namespace.yaml"];
+        all.retain(|path| !others.iter().any(|other| path.ends_with(other)));
         all.retain(|path| files.is_empty() || files.iter().any(|file| path.ends_with(file)));
         let mut objects = String::new();
         for file in all {

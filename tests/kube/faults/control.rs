@@ -50,7 +50,7 @@ fn f10_known_traffic_outlives_the_controller(test: &Test) -> Result<()> {
         Ok(log.lines().filter(|line| line.contains("\"level\"")).count())
     };
     let (away, used, said) = (Instant::now(), cpu()?, words()?);
-    let length = outage(30);
+    let length = outage(20);
 
     let asked = Instant::now();
     let unknown = namespace.shell(
@@ -161,7 +161,7 @@ fn f12_a_silent_controller_is_left_for_the_other(test: &Test) -> Result<()> {
     // Both.
     signal("STOP", &everything)?;
     let stopped = Instant::now();
-    let length = outage(25);
+    let length = outage(20);
     cluster.eventually("the silence to end", length + READY, || Ok(stopped.elapsed() > length))?;
     namespace
         .kubectl(&["scale", "deployment/third", "--replicas=1"])?

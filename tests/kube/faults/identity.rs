@@ -73,7 +73,7 @@ fn f20_certificates_of_seconds_rotate_unnoticed(test: &Test) -> Result<()> {
     let cluster = test.cluster();
     let before = installed(cluster)?;
     let life = std::env::var("WEFT_LEAF_LIFE").unwrap_or_else(|_| "20s".into());
-    let length = Duration::from_secs(number("WEFT_ROTATION_SECONDS", 60));
+    let length = Duration::from_secs(number("WEFT_ROTATION_SECONDS", 45));
     let _before = After(|| leaf_life(cluster, &before));
     leaf_life(cluster, &life)?;
     let namespace = stage(test, MESHED, 2)?;

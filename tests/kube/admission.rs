@@ -26,17 +26,7 @@ const MESHED: &str = "weft.dev/inject: enabled";
 fn dry_run(namespace: &Namespace<'_>, metadata: &Value, spec: &Value) -> Result<Ran> {
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
     pod["metadata"]["name"] = "tried".into();
-    let arguments = [
-        "-n",
-        namespace.name(),
-        "create",
-        "--dry-run=server",
-        "-o",
-        "json",
-        "-f",
-        "-",
-    ];
-    namespace.cluster().kubectl_with(&arguments, pod.to_string().as_bytes())
+    namespace.try_pod(&pod)
 }
 
 fn app(more: Value) -> Value {

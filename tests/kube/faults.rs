@@ -269,21 +269,6 @@ fn scale(cluster: &Cluster, name: &str, replicas: usize) -> Result<()> {
     })
 }
 
-/// Has the API server try a pod without keeping it.
-fn try_pod(namespace: &Namespace<'_>, pod: &Value) -> Result<Ran> {
-    let arguments = [
-        "-n",
-        namespace.name(),
-        "create",
-        "--dry-run=server",
-        "-o",
-        "json",
-        "-f",
-        "-",
-    ];
-    namespace.cluster().kubectl_with(&arguments, pod.to_string().as_bytes())
-}
-
 /// A pod that every level of Pod Security lets in.
 fn plain_pod() -> Value {
     serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": {"containers": [{
@@ -293,7 +278,7 @@ fn plain_pod() -> Value {
 
 /// Whether a pod that is created here now would be meshed.
 fn meshes(namespace: &Namespace<'_>) -> Result<bool> {
-    let ran = try_pod(namespace, &plain_pod())?;
+    let ran = namespace.try_pod(&plain_pod())?;
     ensure!(ran.success, "{}", ran.stderr);
     let pod: Value = serde_json::from_str(&ran.stdout)?;
     Ok(pod["spec"]["initContainers"][0]["name"] == "weft-proxy")

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{MESHED, READY, client, figures, meshes, name_of, plain_pod, restarts, system_pods, try_pod};
+use super::{MESHED, READY, client, figures, meshes, name_of, plain_pod, restarts, system_pods};
 use crate::{Test, tests};
 
 tests![
@@ -21,7 +21,7 @@ fn t35_no_container_of_any_kind_runs_as_the_proxy(test: &Test) -> Result<()> {
     for list in ["containers", "initContainers"] {
         let mut pod = plain_pod();
         pod["spec"][list] = json!([container]);
-        let ran = try_pod(&namespace, &pod)?;
+        let ran = namespace.try_pod(&pod)?;
         ensure!(
             !ran.success && ran.stderr.contains("2717"),
             "{list}: {}{}",
@@ -31,7 +31,7 @@ fn t35_no_container_of_any_kind_runs_as_the_proxy(test: &Test) -> Result<()> {
     }
     let mut pod = plain_pod();
     pod["spec"]["securityContext"] = json!({"runAsUser": 2717});
-    let ran = try_pod(&namespace, &pod)?;
+    let ran = namespace.try_pod(&pod)?;
     ensure!(
         !ran.success && ran.stderr.contains("2717"),
         "the pod's: {}{}",
@@ -67,7 +67,7 @@ fn t35_the_hosts_network_is_never_touched(test: &Test) -> Result<()> {
     let namespace = test.namespace(MESHED)?;
     let mut pod = plain_pod();
     pod["spec"]["hostNetwork"] = true.into();
-    let made: Value = serde_json::from_str(&try_pod(&namespace, &pod)?.ok()?)?;
+    let made: Value = serde_json::from_str(&namespace.try_pod(&pod)?.ok()?)?;
     ensure!(made["spec"]["initContainers"].is_null(), "{}", made["spec"]);
     Ok(())
 }
@@ -90,7 +90,7 @@ fn t38_annotations_are_values_not_rules(test: &Test) -> Result<()> {
     for (annotation, value) in hostile {
         let mut pod = plain_pod();
         pod["metadata"]["annotations"] = json!({annotation: value});
-        let ran = try_pod(&namespace, &pod)?;
+        let ran = namespace.try_pod(&pod)?;
         ensure!(
             !ran.success && ran.stderr.contains(annotation),
             "{annotation}: {value:?} was answered: {}{}",

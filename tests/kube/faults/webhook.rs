@@ -7,7 +7,7 @@ use weft_tests::kube::{Namespace, SYSTEM};
 
 use super::{
     After, Load, MESHED, READY, figures, meshes, name_of, plain_pod, ready, scale, stage, summary, system_pods,
-    try_pod, unharmed,
+    unharmed,
 };
 use crate::{Test, alone};
 
@@ -23,7 +23,7 @@ fn f15_t41_without_the_webhook_no_pod_starts_outside_the_mesh(test: &Test) -> Re
     let _back = After(|| scale(cluster, "weft-injector", replicas));
     scale(cluster, "weft-injector", 0)?;
     let asked = Instant::now();
-    let refused = try_pod(&labelled, &plain_pod())?;
+    let refused = labelled.try_pod(&plain_pod())?;
     let took = asked.elapsed();
     ensure!(
         !refused.success,
@@ -33,7 +33,7 @@ fn f15_t41_without_the_webhook_no_pod_starts_outside_the_mesh(test: &Test) -> Re
     ensure!(refused.stderr.contains("inject.weft.dev"), "{}", refused.stderr);
     let elsewhere = [plain.name(), "kube-system", SYSTEM];
     for name in elsewhere {
-        try_pod(&Namespace::new(cluster, name.to_owned()), &plain_pod())?.ok()?;
+        Namespace::new(cluster, name.to_owned()).try_pod(&plain_pod())?.ok()?;
     }
     scale(cluster, "weft-injector", replicas)?;
     let back = Instant::now();

@@ -53,6 +53,12 @@ impl<'a> Namespace<'a> {
         Ok(())
     }
 
+    /// Has the API server try a pod without keeping it; its standard output is what became of the pod, as JSON.
+    pub fn try_pod(&self, pod: &serde_json::Value) -> Result<Ran> {
+        let arguments = ["-n", &self.name, "create", "--dry-run=server", "-o", "json", "-f", "-"];
+        self.cluster.kubectl_with(&arguments, pod.to_string().as_bytes())
+    }
+
     /// Applies these files of manifests/sample, or all of them when none is named, in this namespace; returns when their pods are ready.
     pub fn sample(&self, files: &[&str]) -> Result<()> {
         let folder = repository().join("manifests/sample");

@@ -183,6 +183,10 @@ impl Tables {
     /// started again in the middle of traffic would let plaintext in. Bounded from the proxy's start on, so that a pod that starts while
     /// the controller is away serves, and answers its probes.
     pub async fn workload_known(&self) {
+        // Every connection comes by here: once it is known, no timer is made.
+        if self.workload_known.load(SeqCst) {
+            return;
+        }
         let known = async {
             while !self.workload_known.load(SeqCst) {
                 let arrived = self.workload_arrived.notified();

@@ -237,6 +237,7 @@ fn of_pod(cluster: &Cluster, settings: &Settings, pod: &Pod, address: SocketAddr
         id: pod.key.to_string(),
         protocol: protocol.into(),
         endpoints: vec![endpoint],
+        ..Default::default()
     };
     wire::Destination {
         kind: DestinationKind::Pod.into(),

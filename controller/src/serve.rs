@@ -239,6 +239,7 @@ fn read(name: Option<&wire::Name>) -> Result<Name, Status> {
     match name.and_then(|name| name.kind.as_ref()) {
         Some(name::Kind::Destination(address)) => Ok(Name::Destination(address.socket_addr().map_err(wrong)?)),
         Some(name::Kind::Workload(address)) => Ok(Name::Workload(address.ip_addr().map_err(wrong)?)),
+        Some(name::Kind::Gateway(_)) => Err(Status::unimplemented("this controller serves no gateways")),
         None => Err(Status::invalid_argument(
             "a name is neither a destination nor a workload",
         )),

@@ -72,6 +72,7 @@ fn answers(text: &str) -> String {
             Some(answer) => match answer.content {
                 Content::Destination(destination) => show(&destination, &mut out),
                 Content::Workload(workload) => writeln!(out, "  {workload:?}\n  for {:?}", answer.only_for).unwrap(),
+                Content::Gateway(gateway) => writeln!(out, "  {gateway:?}\n  for {:?}", answer.only_for).unwrap(),
                 Content::Unchanged(_) => unreachable!("a plan is content"),
             },
         }

@@ -53,12 +53,17 @@ impl std::error::Error for Mistake {}
 
 /// The rules of a destination, or every mistake in them.
 pub fn rules(destination: &wire::Destination) -> Result<Vec<rule::Rule>, Vec<Mistake>> {
+    rules_of(&destination.rules, destination.backends.len())
+}
+
+/// Rules that name one of so many backends, or every mistake in them.
+pub fn rules_of(rules: &[wire::Rule], backends: usize) -> Result<Vec<rule::Rule>, Vec<Mistake>> {
     let mut reader = Reader {
-        backends: destination.backends.len(),
+        backends,
         at: Vec::new(),
         mistakes: Vec::new(),
     };
-    let rules = reader.each("rules", &destination.rules, Reader::rule);
+    let rules = reader.each("rules", rules, Reader::rule);
     if reader.mistakes.is_empty() {
         Ok(rules)
     } else {
@@ -118,6 +123,33 @@ impl From<&rule::Rule> for wire::Rule {
             backends: rule.backends.iter().map(Into::into).collect(),
             request_timeout_ms: rule.timeouts.request.map(milliseconds),
             backend_request_timeout_ms: rule.timeouts.backend_request.map(milliseconds),
+            retry: rule.retry.as_ref().map(|retry| wire::Retry {
+                codes: retry.codes.iter().copied().map(u32::from).collect(),
+                attempts: retry.attempts,
+                backoff_ms: retry.backoff.map(milliseconds),
+            }),
+            session: rule.session.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<&rule::Session> for wire::Session {
+    fn from(session: &rule::Session) -> Self {
+        let carrier = match session.carrier {
+            rule::SessionCarrier::SessionCookie => wire::SessionCarrier::SessionCookie,
+            rule::SessionCarrier::PermanentCookie => wire::SessionCarrier::PermanentCookie,
+            rule::SessionCarrier::Header => wire::SessionCarrier::Header,
+        };
+        let key = |key: &rule::SessionKey| wire::SessionKey {
+            id: key.id,
+            secret: key.secret.to_vec(),
+        };
+        wire::Session {
+            name: session.name.to_string(),
+            carrier: carrier.into(),
+            absolute_timeout_ms: session.absolute_timeout.map(milliseconds),
+            idle_timeout_ms: session.idle_timeout.map(milliseconds),
+            keys: session.keys.iter().map(key).collect(),
         }
     }
 }
@@ -132,6 +164,8 @@ impl From<&rule::Origin> for wire::Origin {
         let kind = match origin.kind {
             Kind::GrpcRoute => wire::RouteKind::GrpcRoute,
             Kind::HttpRoute => wire::RouteKind::HttpRoute,
+            Kind::TlsRoute => wire::RouteKind::TlsRoute,
+            Kind::TcpRoute => wire::RouteKind::TcpRoute,
         };
         wire::Origin {
             kind: kind.into(),
@@ -205,8 +239,38 @@ impl From<&rule::Filter> for wire::Filter {
                 host: text(&rewrite.host),
                 path: rewrite.path.as_ref().map(Into::into),
             }),
+            rule::Filter::Mirror(mirror) => wire::filter::Kind::Mirror(wire::Mirror {
+                backend: mirror.backend.as_ref().ok().copied(),
+                invalid: reason(&mirror.backend),
+                numerator: mirror.numerator,
+                denominator: mirror.denominator,
+            }),
+            rule::Filter::Cors(cors) => wire::filter::Kind::Cors(cors.into()),
         };
         wire::Filter { kind: Some(kind) }
+    }
+}
+
+/// Why a reference is not valid; empty where it is.
+fn reason(backend: &Result<u32, Arc<str>>) -> String {
+    backend
+        .as_ref()
+        .err()
+        .map(|reason| reason.to_string())
+        .unwrap_or_default()
+}
+
+impl From<&rule::Cors> for wire::Cors {
+    fn from(cors: &rule::Cors) -> Self {
+        let texts = |texts: &[Arc<str>]| texts.iter().map(|text| text.to_string()).collect();
+        wire::Cors {
+            allow_origins: texts(&cors.allow_origins),
+            allow_credentials: cors.allow_credentials,
+            allow_methods: texts(&cors.allow_methods),
+            allow_headers: texts(&cors.allow_headers),
+            expose_headers: texts(&cors.expose_headers),
+            max_age_seconds: cors.max_age,
+        }
     }
 }
 
@@ -240,12 +304,7 @@ impl From<&rule::WeightedBackend> for wire::WeightedBackend {
             backend: backend.backend.as_ref().ok().copied(),
             weight: backend.weight,
             filters: backend.filters.iter().map(Into::into).collect(),
-            invalid: backend
-                .backend
-                .as_ref()
-                .err()
-                .map(|reason| reason.to_string())
-                .unwrap_or_default(),
+            invalid: reason(&backend.backend),
         }
     }
 }
@@ -295,6 +354,43 @@ impl Reader {
                 request: rule.request_timeout_ms.map(Duration::from_millis),
                 backend_request: rule.backend_request_timeout_ms.map(Duration::from_millis),
             },
+            retry: match &rule.retry {
+                None => None,
+                Some(retry) => Some(self.retry(retry)?),
+            },
+            session: match &rule.session {
+                None => None,
+                Some(session) => Some(self.session(session)?),
+            },
+        })
+    }
+
+    fn retry(&mut self, retry: &wire::Retry) -> Option<rule::Retry> {
+        let codes: Option<_> = retry.codes.iter().map(|code| self.number(*code, "status")).collect();
+        Some(rule::Retry {
+            codes: codes?,
+            attempts: retry.attempts,
+            backoff: retry.backoff_ms.map(Duration::from_millis),
+        })
+    }
+
+    fn session(&mut self, session: &wire::Session) -> Option<rule::Session> {
+        let carrier = match wire::SessionCarrier::try_from(session.carrier) {
+            Ok(wire::SessionCarrier::SessionCookie) => rule::SessionCarrier::SessionCookie,
+            Ok(wire::SessionCarrier::PermanentCookie) => rule::SessionCarrier::PermanentCookie,
+            Ok(wire::SessionCarrier::Header) => rule::SessionCarrier::Header,
+            Err(_) => return self.wrong(Wrong::Absent),
+        };
+        let key = |key: &wire::SessionKey| rule::SessionKey {
+            id: key.id,
+            secret: key.secret.as_slice().into(),
+        };
+        Some(rule::Session {
+            name: session.name.as_str().into(),
+            carrier,
+            absolute_timeout: session.absolute_timeout_ms.map(Duration::from_millis),
+            idle_timeout: session.idle_timeout_ms.map(Duration::from_millis),
+            keys: session.keys.iter().map(key).collect(),
         })
     }
 
@@ -305,6 +401,8 @@ impl Reader {
         let kind = match wire::RouteKind::try_from(origin.kind) {
             Ok(wire::RouteKind::HttpRoute) => Kind::HttpRoute,
             Ok(wire::RouteKind::GrpcRoute) => Kind::GrpcRoute,
+            Ok(wire::RouteKind::TlsRoute) => Kind::TlsRoute,
+            Ok(wire::RouteKind::TcpRoute) => Kind::TcpRoute,
             Err(_) => return self.wrong(Wrong::Kind(origin.kind)),
         };
         Some(rule::Origin {
@@ -374,6 +472,12 @@ impl Reader {
                 host: present(&rewrite.host),
                 path: self.path_change(rewrite.path.as_ref())?,
             }),
+            Some(wire::filter::Kind::Mirror(mirror)) => rule::Filter::Mirror(rule::Mirror {
+                backend: self.reference(mirror.backend, &mirror.invalid)?,
+                numerator: mirror.numerator,
+                denominator: mirror.denominator,
+            }),
+            Some(wire::filter::Kind::Cors(cors)) => rule::Filter::Cors(cors_of(cors)),
             None => return self.wrong(Wrong::Absent),
         })
     }
@@ -395,18 +499,35 @@ impl Reader {
         }
     }
 
+    /// The outer `None` is a mistake.
+    fn reference(&mut self, index: Option<u32>, invalid: &str) -> Option<Result<u32, Arc<str>>> {
+        match index {
+            Some(index) if (index as usize) < self.backends => Some(Ok(index)),
+            Some(index) => self.wrong(Wrong::Backend(index, self.backends)),
+            None => Some(Err(invalid.into())),
+        }
+    }
+
     fn backend(&mut self, backend: &wire::WeightedBackend) -> Option<rule::WeightedBackend> {
         let filters = self.each("filters", &backend.filters, Reader::filter);
-        let reference = match backend.backend {
-            Some(index) if (index as usize) < self.backends => Ok(index),
-            Some(index) => return self.wrong(Wrong::Backend(index, self.backends)),
-            None => Err(backend.invalid.as_str().into()),
-        };
+        let reference = self.reference(backend.backend, &backend.invalid)?;
         Some(rule::WeightedBackend {
             backend: reference,
             weight: backend.weight,
             filters,
         })
+    }
+}
+
+fn cors_of(cors: &wire::Cors) -> rule::Cors {
+    let texts = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
+    rule::Cors {
+        allow_origins: texts(&cors.allow_origins),
+        allow_credentials: cors.allow_credentials,
+        allow_methods: texts(&cors.allow_methods),
+        allow_headers: texts(&cors.allow_headers),
+        expose_headers: texts(&cors.expose_headers),
+        max_age: cors.max_age_seconds,
     }
 }
 

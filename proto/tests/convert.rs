@@ -87,12 +87,72 @@ fn filter() -> impl Strategy<Value = Filter> {
             })
         }),
         (option::of(text()), path()).prop_map(|(host, path)| Filter::Rewrite(Rewrite { host, path })),
+        (reference(), any::<u32>(), any::<u32>()).prop_map(|(backend, numerator, denominator)| {
+            Filter::Mirror(Mirror {
+                backend,
+                numerator,
+                denominator,
+            })
+        }),
+        cors().prop_map(Filter::Cors),
     ]
 }
 
+fn reference() -> impl Strategy<Value = Result<u32, Arc<str>>> {
+    prop_oneof![(0..BACKENDS as u32).prop_map(Ok), text().prop_map(Err)]
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    let texts = || vec(text(), 0..3);
+    let lists = (texts(), texts(), texts(), texts());
+    (lists, any::<bool>(), option::of(any::<u32>())).prop_map(|(lists, allow_credentials, max_age)| {
+        let (allow_origins, allow_methods, allow_headers, expose_headers) = lists;
+        Cors {
+            allow_origins,
+            allow_credentials,
+            allow_methods,
+            allow_headers,
+            expose_headers,
+            max_age,
+        }
+    })
+}
+
+fn duration() -> impl Strategy<Value = Option<Duration>> {
+    option::of(any::<u32>().prop_map(|ms| Duration::from_millis(ms.into())))
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    (vec(any::<u16>(), 0..3), any::<u32>(), duration()).prop_map(|(codes, attempts, backoff)| Retry {
+        codes,
+        attempts,
+        backoff,
+    })
+}
+
+fn session() -> impl Strategy<Value = Session> {
+    let carrier = prop_oneof![
+        Just(SessionCarrier::SessionCookie),
+        Just(SessionCarrier::PermanentCookie),
+        Just(SessionCarrier::Header)
+    ];
+    let key = (any::<u32>(), vec(any::<u8>(), 0..40)).prop_map(|(id, secret)| SessionKey {
+        id,
+        secret: secret.into(),
+    });
+    (text(), carrier, duration(), duration(), vec(key, 0..3)).prop_map(
+        |(name, carrier, absolute_timeout, idle_timeout, keys)| Session {
+            name,
+            carrier,
+            absolute_timeout,
+            idle_timeout,
+            keys,
+        },
+    )
+}
+
 fn backend() -> impl Strategy<Value = WeightedBackend> {
-    let reference = prop_oneof![(0..BACKENDS as u32).prop_map(Ok), text().prop_map(Err)];
-    (reference, any::<u32>(), vec(filter(), 0..3)).prop_map(|(backend, weight, filters)| WeightedBackend {
+    (reference(), any::<u32>(), vec(filter(), 0..3)).prop_map(|(backend, weight, filters)| WeightedBackend {
         backend,
         weight,
         filters,
@@ -100,20 +160,23 @@ fn backend() -> impl Strategy<Value = WeightedBackend> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let kind = prop_oneof![Just(Kind::HttpRoute), Just(Kind::GrpcRoute)];
+    let kind = prop_oneof![
+        Just(Kind::HttpRoute),
+        Just(Kind::GrpcRoute),
+        Just(Kind::TlsRoute),
+        Just(Kind::TcpRoute)
+    ];
     let origin = (kind, text(), text(), any::<u32>(), option::of(text()), any::<i64>());
-    let limit = || option::of(any::<u32>().prop_map(|ms| Duration::from_millis(ms.into())));
     (
         origin,
         vec(text(), 0..3),
         vec(a_match(), 0..3),
         vec(filter(), 0..3),
         vec(backend(), 0..3),
-        limit(),
-        limit(),
+        (duration(), duration(), option::of(retry()), option::of(session())),
     )
         .prop_map(
-            |(origin, hosts, matches, filters, backends, request, backend_request)| {
+            |(origin, hosts, matches, filters, backends, (request, backend_request, retry, session))| {
                 let (kind, namespace, name, rule, rule_name, created) = origin;
                 let rule_name = rule_name.unwrap_or_default();
                 let origin = Origin {
@@ -134,6 +197,8 @@ fn rule() -> impl Strategy<Value = Rule> {
                         request,
                         backend_request,
                     },
+                    retry,
+                    session,
                 }
             },
         )
@@ -193,6 +258,22 @@ fn all_mistakes_are_told_together_each_with_its_place() {
 }
 
 #[test]
+fn a_mirror_to_a_backend_that_is_not_there_is_a_mistake() {
+    let mut rule = Rule::new(Origin::new(Kind::HttpRoute, "a", "b", 0, 0));
+    rule.filters = vec![Filter::Mirror(Mirror {
+        backend: Ok(3),
+        numerator: 1,
+        denominator: 1,
+    })];
+    let mistakes = convert::rules(&destination(vec![(&rule).into()])).unwrap_err();
+    assert_eq!(
+        mistakes[0].to_string(),
+        "rules[0] (HTTPRoute a/b rule 0): filters[0]: there is no backend 3: the destination has 3"
+    );
+    assert_eq!(convert::rules_of(&[(&rule).into()], 4), Ok(vec![rule]));
+}
+
+#[test]
 fn a_limit_shorter_than_a_millisecond_is_still_one() {
     let mut rule = Rule::new(Origin::new(Kind::HttpRoute, "a", "b", 0, 0));
     rule.timeouts.request = Some(Duration::from_micros(1));
@@ -238,4 +319,18 @@ fn bytes_that_are_no_address_are_refused() {
 fn the_limits_of_regular_expressions_are_those_of_the_route_crate() {
     assert_eq!(limits::REGEX, weft_route::limits::REGEX);
     assert_eq!(limits::REGEX_COMPILED, weft_route::limits::REGEX_COMPILED);
+}
+
+#[test]
+fn keys_are_not_shown() {
+    let certificate = wire::Certificate {
+        chain: "public".into(),
+        key: "secret".into(),
+    };
+    let session = wire::SessionKey {
+        id: 7,
+        secret: b"secret".into(),
+    };
+    let shown = format!("{certificate:?} {session:?}");
+    assert_eq!(shown, r#"Certificate { chain: "public", .. } SessionKey { id: 7, .. }"#);
 }

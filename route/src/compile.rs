@@ -34,6 +34,9 @@ impl Table {
                 matched,
                 lost,
             }));
+            if !rule.origin.kind.is_http() {
+                continue;
+            }
             if let Some(winner) = other_kind(rule, &rules) {
                 let lost = Lost::Shadowed {
                     winner: winner.origin.clone(),

@@ -7,7 +7,7 @@ pub mod rewrite;
 
 pub use headers::{Fields, HeaderEdit};
 
-use crate::rule::{Filter, Redirect, Rewrite};
+use crate::rule::{Cors, Filter, Mirror, Redirect, Rewrite};
 
 /// A filter, ready for use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub enum Edit {
     Redirect(Redirect),
     /// Change host or path on the way to the backend.
     Rewrite(Rewrite),
+    /// Send a copy elsewhere.
+    Mirror(Mirror),
+    /// Cross-origin resource sharing.
+    Cors(Cors),
 }
 
 impl Edit {
@@ -36,6 +40,8 @@ impl Edit {
                 rewrite::check(rewrite)?;
                 Edit::Rewrite(rewrite.clone())
             }
+            Filter::Mirror(mirror) => Edit::Mirror(mirror.clone()),
+            Filter::Cors(cors) => Edit::Cors(cors.clone()),
         })
     }
 }

@@ -2,14 +2,19 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-/// Which kind of object a rule comes from. The order is the precedence between kinds on one parent:
-/// GRPCRoute before HTTPRoute (GEP-1426 and the GRPCRoute specification).
+/// Which kind of object a rule comes from. The order is the precedence between kinds on one parent: GRPCRoute, HTTPRoute,
+/// TLSRoute, TCPRoute (GEP-1426 and the GRPCRoute specification).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `gateway.networking.k8s.io` GRPCRoute.
     GrpcRoute,
     /// `gateway.networking.k8s.io` HTTPRoute.
     HttpRoute,
+    /// `gateway.networking.k8s.io` TLSRoute: connections, by the server name of their ClientHello. Its `hosts` are SNI names; it has no
+    /// matches and no filters.
+    TlsRoute,
+    /// `gateway.networking.k8s.io` TCPRoute: every connection. It has no hosts, no matches and no filters.
+    TcpRoute,
 }
 
 /// Where a rule was written.
@@ -42,8 +47,12 @@ pub struct Rule {
     pub filters: Vec<Filter>,
     /// Where matching requests go, by weight. Empty: 500, unless a filter answers.
     pub backends: Vec<WeightedBackend>,
-    /// How long and how often.
+    /// How long.
     pub timeouts: Timeouts,
+    /// When and how often a request is tried again. `None`: never, beside what weft does of itself.
+    pub retry: Option<Retry>,
+    /// How the requests of one session stay at one endpoint. `None`: they do not.
+    pub session: Option<Session>,
 }
 
 /// Limits of one request. `None`: no limit.
@@ -53,6 +62,60 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// The same, for one attempt at one backend.
     pub backend_request: Option<Duration>,
+}
+
+/// When a request is tried again (GEP-1731). A request whose body is longer than what is kept of it is not, nor one whose
+/// response has begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Statuses of a response after which another attempt is made, beside failures to connect and attempts that took too long.
+    pub codes: Vec<u16>,
+    /// Attempts after the first one.
+    pub attempts: u32,
+    /// Least pause before another attempt. `None`: a short one of weft's own.
+    pub backoff: Option<Duration>,
+}
+
+/// How the requests of one session stay at one endpoint (GEP-1619).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Name of the cookie or header field.
+    pub name: Arc<str>,
+    /// Where the session is told.
+    pub carrier: SessionCarrier,
+    /// The session ends so long after it began. `None`: never.
+    pub absolute_timeout: Option<Duration>,
+    /// The session ends when it was not used for so long. `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Keys of the route: the first one signs, all of them are accepted.
+    pub keys: Vec<SessionKey>,
+}
+
+/// Where a session is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionCarrier {
+    /// A cookie that ends with the browser's session.
+    SessionCookie,
+    /// A cookie with `Max-Age`, as long as `absolute_timeout`.
+    PermanentCookie,
+    /// A header field of request and response.
+    Header,
+}
+
+/// A key of one route's sessions.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionKey {
+    /// Named in what it signs.
+    pub id: u32,
+    /// At least 16 bytes.
+    pub secret: Arc<[u8]>,
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The secret never reaches a log.
+        write!(f, "SessionKey({})", self.id)
+    }
 }
 
 /// All conditions of one match must hold.
@@ -119,6 +182,38 @@ pub enum Filter {
     Redirect(Redirect),
     /// Change host or path on the way to the backend.
     Rewrite(Rewrite),
+    /// Send a copy of the request to another backend, whose answer is thrown away.
+    Mirror(Mirror),
+    /// Cross-origin resource sharing: answer preflights, and mark responses (Fetch standard).
+    Cors(Cors),
+}
+
+/// A copy for another backend. It does not wait, and changes nothing for the request itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Index of the backend in its table; the reason where the reference is not valid (then nothing is sent).
+    pub backend: Result<u32, Arc<str>>,
+    /// Of so many requests in `denominator` a copy is sent.
+    pub numerator: u32,
+    /// Not 0.
+    pub denominator: u32,
+}
+
+/// What other origins may do. `*` stands for everything where the Fetch standard allows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cors {
+    /// `scheme://host[:port]`, the host may begin with `*.`; or `*`.
+    pub allow_origins: Vec<Arc<str>>,
+    /// Whether requests may carry credentials.
+    pub allow_credentials: bool,
+    /// Methods, or `*`.
+    pub allow_methods: Vec<Arc<str>>,
+    /// Header fields of requests, or `*`.
+    pub allow_headers: Vec<Arc<str>>,
+    /// Header fields of responses that scripts may read, or `*`.
+    pub expose_headers: Vec<Arc<str>>,
+    /// Seconds for which a preflight's answer may be kept. `None`: what the browser takes.
+    pub max_age: Option<u32>,
 }
 
 /// Changes of header fields: set, then add, then remove.
@@ -182,7 +277,14 @@ impl Kind {
         match self {
             Kind::GrpcRoute => "GRPCRoute",
             Kind::HttpRoute => "HTTPRoute",
+            Kind::TlsRoute => "TLSRoute",
+            Kind::TcpRoute => "TCPRoute",
         }
+    }
+
+    /// Whether it speaks of requests, not of connections.
+    pub fn is_http(self) -> bool {
+        matches!(self, Kind::GrpcRoute | Kind::HttpRoute)
     }
 }
 
@@ -235,6 +337,8 @@ impl Rule {
             filters: Vec::new(),
             backends: Vec::new(),
             timeouts: Timeouts::default(),
+            retry: None,
+            session: None,
         }
     }
 }

@@ -46,6 +46,7 @@ impl<'a> Backends<'a> {
                     id: name.to_string(),
                     protocol: port.protocol.into(),
                     endpoints,
+                    ..Default::default()
                 };
                 self.found.push((name.clone(), backend));
                 self.found.len() - 1

@@ -16,7 +16,7 @@ pub struct Wanted {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Name {
-    #[prost(oneof = "name::Kind", tags = "1, 2")]
+    #[prost(oneof = "name::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<name::Kind>,
 }
 /// Nested message and enum types in `Name`.
@@ -29,6 +29,9 @@ pub mod name {
         /// The caller's own pod, known by the address in its identity's workload; the content is a Workload.
         #[prost(message, tag = "2")]
         Workload(super::Address),
+        /// The Gateway that the caller serves; the content is a Gateway, and only that gateway's own identity gets it.
+        #[prost(message, tag = "3")]
+        Gateway(super::ObjectName),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -51,7 +54,7 @@ pub struct Change {
     pub name: ::core::option::Option<Name>,
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    #[prost(oneof = "change::Content", tags = "3, 4, 5")]
+    #[prost(oneof = "change::Content", tags = "3, 4, 5, 6")]
     pub content: ::core::option::Option<change::Content>,
 }
 /// Nested message and enum types in `Change`.
@@ -65,6 +68,8 @@ pub mod change {
         /// The version that was sent still holds.
         #[prost(message, tag = "5")]
         Unchanged(super::Unchanged),
+        #[prost(message, tag = "6")]
+        Gateway(super::Gateway),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -127,6 +132,87 @@ pub struct Backend {
     pub protocol: i32,
     #[prost(message, repeated, tag = "3")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// TLS that weft originates towards the endpoints. It is never replaced by plaintext.
+    #[prost(message, optional, tag = "4")]
+    pub tls: ::core::option::Option<BackendTls>,
+    /// Why nothing can be sent there although the reference is valid, as a policy that cannot be read: answered 502. Empty: it can.
+    #[prost(string, tag = "5")]
+    pub refused: ::prost::alloc::string::String,
+}
+/// TLS towards a backend (BackendTLSPolicy, re-encrypt).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackendTls {
+    /// SNI; and the name that the certificate must have, unless `dns_names` or `uris` say another.
+    #[prost(string, tag = "1")]
+    pub server_name: ::prost::alloc::string::String,
+    /// One of these names must be in the certificate, where there are any.
+    #[prost(string, repeated, tag = "2")]
+    pub dns_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub uris: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// PEM certificates that the chain must lead to. Empty: the system's roots.
+    #[prost(string, tag = "4")]
+    pub roots: ::prost::alloc::string::String,
+    /// Offered, in this order. Empty: `h2` and `http/1.1`.
+    #[prost(string, repeated, tag = "5")]
+    pub alpn: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What weft shows of itself, where the server asks.
+    #[prost(message, optional, tag = "6")]
+    pub client_certificate: ::core::option::Option<Certificate>,
+}
+/// A certificate chain with its key, both PEM. Sent to the gateway that serves it alone, never to a sidecar.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Certificate {
+    #[prost(string, tag = "1")]
+    pub chain: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+}
+/// What a gateway's proxies serve.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Gateway {
+    /// Of all ports, in no particular order. Names and pairs of (port, hostname) are unique among listeners of one kind.
+    #[prost(message, repeated, tag = "1")]
+    pub listeners: ::prost::alloc::vec::Vec<Listener>,
+    /// Every backend that a rule of any listener names by its index.
+    #[prost(message, repeated, tag = "2")]
+    pub backends: ::prost::alloc::vec::Vec<Backend>,
+    /// Every certificate that a listener names by its index.
+    #[prost(message, repeated, tag = "3")]
+    pub certificates: ::prost::alloc::vec::Vec<Certificate>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Listener {
+    /// The listener's own name; of a ListenerSet `namespace/set/name`. The label in metrics and logs.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(enumeration = "ListenerProtocol", tag = "3")]
+    pub protocol: i32,
+    /// Exact or `*.suffix`, lower case; empty: every host. Of listeners on one port the most specific takes a connection or request.
+    #[prost(string, tag = "4")]
+    pub hostname: ::prost::alloc::string::String,
+    /// Indices of certificates, for LISTENER_HTTPS and LISTENER_TLS.
+    #[prost(uint32, repeated, tag = "5")]
+    pub certificates: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, optional, tag = "6")]
+    pub client_validation: ::core::option::Option<ClientValidation>,
+    /// Of HTTPRoutes and GRPCRoutes for HTTP and HTTPS, of TLSRoutes for TLS and PASSTHROUGH, of TCPRoutes for TCP and TLS. Their hosts are
+    /// those of the listener and the route both.
+    #[prost(message, repeated, tag = "7")]
+    pub rules: ::prost::alloc::vec::Vec<Rule>,
+}
+/// Client certificates (GEP-91).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientValidation {
+    /// PEM certificates that a client's chain must lead to.
+    #[prost(string, tag = "1")]
+    pub roots: ::prost::alloc::string::String,
+    /// A client without a certificate, or with one that does not hold, is let in all the same, and the application is told nothing of it.
+    #[prost(bool, tag = "2")]
+    pub allow_insecure_fallback: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -143,7 +229,7 @@ pub struct Endpoint {
     #[prost(bool, tag = "5")]
     pub terminating: bool,
 }
-/// One rule of an HTTPRoute or a GRPCRoute, as `route::Rule`.
+/// One rule of a route, as `route::Rule`.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {
     #[prost(message, optional, tag = "1")]
@@ -163,6 +249,41 @@ pub struct Rule {
     pub request_timeout_ms: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "7")]
     pub backend_request_timeout_ms: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "8")]
+    pub retry: ::core::option::Option<Retry>,
+    #[prost(message, optional, tag = "9")]
+    pub session: ::core::option::Option<Session>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Retry {
+    #[prost(uint32, repeated, tag = "1")]
+    pub codes: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, tag = "2")]
+    pub attempts: u32,
+    #[prost(uint64, optional, tag = "3")]
+    pub backoff_ms: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Session {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "SessionCarrier", tag = "2")]
+    pub carrier: i32,
+    #[prost(uint64, optional, tag = "3")]
+    pub absolute_timeout_ms: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "4")]
+    pub idle_timeout_ms: ::core::option::Option<u64>,
+    /// The first one signs.
+    #[prost(message, repeated, tag = "5")]
+    pub keys: ::prost::alloc::vec::Vec<SessionKey>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct SessionKey {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub secret: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Origin {
@@ -248,7 +369,7 @@ pub mod text {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Filter {
-    #[prost(oneof = "filter::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "filter::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<filter::Kind>,
 }
 /// Nested message and enum types in `Filter`.
@@ -263,7 +384,38 @@ pub mod filter {
         Redirect(super::Redirect),
         #[prost(message, tag = "4")]
         Rewrite(super::Rewrite),
+        #[prost(message, tag = "5")]
+        Mirror(super::Mirror),
+        #[prost(message, tag = "6")]
+        Cors(super::Cors),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    /// As in WeightedBackend.
+    #[prost(uint32, optional, tag = "1")]
+    pub backend: ::core::option::Option<u32>,
+    #[prost(string, tag = "2")]
+    pub invalid: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub numerator: u32,
+    #[prost(uint32, tag = "4")]
+    pub denominator: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    #[prost(string, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "2")]
+    pub allow_credentials: bool,
+    #[prost(string, repeated, tag = "3")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, optional, tag = "6")]
+    pub max_age_seconds: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeaderChange {
@@ -404,9 +556,78 @@ impl DestinationKind {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum ListenerProtocol {
+    ListenerHttp = 0,
+    /// TLS is ended, HTTP is within.
+    ListenerHttps = 1,
+    /// TLS is ended, bytes are within.
+    ListenerTls = 2,
+    /// TLS is passed on by its server name.
+    ListenerPassthrough = 3,
+    ListenerTcp = 4,
+}
+impl ListenerProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::ListenerHttp => "LISTENER_HTTP",
+            Self::ListenerHttps => "LISTENER_HTTPS",
+            Self::ListenerTls => "LISTENER_TLS",
+            Self::ListenerPassthrough => "LISTENER_PASSTHROUGH",
+            Self::ListenerTcp => "LISTENER_TCP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LISTENER_HTTP" => Some(Self::ListenerHttp),
+            "LISTENER_HTTPS" => Some(Self::ListenerHttps),
+            "LISTENER_TLS" => Some(Self::ListenerTls),
+            "LISTENER_PASSTHROUGH" => Some(Self::ListenerPassthrough),
+            "LISTENER_TCP" => Some(Self::ListenerTcp),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SessionCarrier {
+    SessionCookie = 0,
+    PermanentCookie = 1,
+    Header = 2,
+}
+impl SessionCarrier {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::SessionCookie => "SESSION_COOKIE",
+            Self::PermanentCookie => "PERMANENT_COOKIE",
+            Self::Header => "HEADER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SESSION_COOKIE" => Some(Self::SessionCookie),
+            "PERMANENT_COOKIE" => Some(Self::PermanentCookie),
+            "HEADER" => Some(Self::Header),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum RouteKind {
     HttpRoute = 0,
     GrpcRoute = 1,
+    TlsRoute = 2,
+    TcpRoute = 3,
 }
 impl RouteKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -417,6 +638,8 @@ impl RouteKind {
         match self {
             Self::HttpRoute => "HTTP_ROUTE",
             Self::GrpcRoute => "GRPC_ROUTE",
+            Self::TlsRoute => "TLS_ROUTE",
+            Self::TcpRoute => "TCP_ROUTE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -424,6 +647,8 @@ impl RouteKind {
         match value {
             "HTTP_ROUTE" => Some(Self::HttpRoute),
             "GRPC_ROUTE" => Some(Self::GrpcRoute),
+            "TLS_ROUTE" => Some(Self::TlsRoute),
+            "TCP_ROUTE" => Some(Self::TcpRoute),
             _ => None,
         }
     }

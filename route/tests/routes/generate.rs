@@ -52,6 +52,7 @@ fn a_match(kind: Kind) -> impl Strategy<Value = Match> {
         option::of(grpc),
     );
     parts.prop_map(move |(path, headers, query, method, grpc)| match kind {
+        Kind::TlsRoute | Kind::TcpRoute => Match::default(),
         Kind::HttpRoute => Match {
             path,
             headers,

@@ -147,7 +147,7 @@ pub mod env {
         pub const PROBES: &str = "WEFT_PROBES";
         /// Inbound ports that are not redirected and so not weft's, as in the annotation.
         pub const SKIP_INBOUND_PORTS: &str = "WEFT_SKIP_INBOUND_PORTS";
-        /// Worker threads, each with its own runtime and pools. Default: the CPUs that the container may use, at most 4.
+        /// Worker threads, each with its own runtime and pools. Default: the CPUs that the container may use, of a sidecar at most 4.
         pub const WORKERS: &str = "WEFT_WORKERS";
         /// Filter of the log, as `info,weft_proxy=debug`.
         pub const LOG: &str = "WEFT_LOG";
@@ -157,6 +157,8 @@ pub mod env {
         pub const ADMIN_SOCKET: &str = "WEFT_ADMIN_SOCKET";
         /// Seconds that open connections have after SIGTERM before they are closed by force. Default 25.
         pub const DRAIN_SECONDS: &str = "WEFT_DRAIN_SECONDS";
+        /// `namespace/name` of the Gateway that `weft-proxy gateway` serves.
+        pub const GATEWAY: &str = "WEFT_GATEWAY";
         /// Where spans are exported to, as `http://host:4317`: OTLP over gRPC, without TLS. No spans are made without it.
         pub const OTLP_ENDPOINT: &str = "WEFT_OTLP_ENDPOINT";
         /// The share of traces that begin at this proxy and are recorded, from 0 to 1. Default 0.01. What a request's own

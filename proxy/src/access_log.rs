@@ -181,7 +181,7 @@ pub(crate) fn connection_part(
     client: SocketAddr,
     destination: SocketAddr,
     peer: Option<&str>,
-    mesh: bool,
+    security: &'static str,
 ) -> Box<str> {
     if !is_on() {
         return Box::default();
@@ -191,7 +191,7 @@ pub(crate) fn connection_part(
     line.number("connection", connection);
     line.address("client", client);
     line.address("destination", destination);
-    line.word("security", if mesh { "mesh" } else { "plaintext" });
+    line.word("security", security);
     if let Some(peer) = peer {
         line.field("client_identity", peer.as_bytes());
     }

@@ -27,6 +27,8 @@ pub struct Shared {
     pub inbound: Arc<Role>,
     /// The side that the application meets.
     pub outbound: Arc<Role>,
+    /// The side that the world meets, of a gateway.
+    pub gateway: Arc<Role>,
     /// Destinations.
     pub tables: Tables,
     /// Certificate, key and trust bundle; empty before the first certificate.
@@ -35,6 +37,8 @@ pub struct Shared {
     pub inbound_drain: Signal,
     /// The drain of connections that go out.
     pub outbound_drain: Signal,
+    /// The drain of connections to a gateway; its ports have their own beside it.
+    pub gateway_drain: Signal,
     /// A place for each connection from a client.
     pub places: Arc<Semaphore>,
     /// Places that listeners hold while they wait for their next client.
@@ -60,10 +64,12 @@ impl Shared {
         Arc::new(Self {
             inbound: Arc::new(role::inbound::role()),
             outbound: Arc::new(role::outbound::role()),
+            gateway: Arc::new(role::gateway::role()),
             tables: Tables::new(config.cluster_cidrs.clone(), config.pod_ips.clone(), asks),
             credentials,
             inbound_drain: Signal::new(),
             outbound_drain: Signal::new(),
+            gateway_drain: Signal::new(),
             places: Arc::new(Semaphore::new(limits::CONNECTIONS)),
             waiting_places: AtomicUsize::new(0),
             silent_places: Arc::new(Semaphore::new(limits::SILENT_DIALS)),
@@ -80,6 +86,7 @@ impl Shared {
         match direction {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,
+            Direction::Gateway => &self.gateway,
         }
     }
 
@@ -88,6 +95,7 @@ impl Shared {
         match direction {
             Direction::Inbound => &self.inbound_drain,
             Direction::Outbound => &self.outbound_drain,
+            Direction::Gateway => &self.gateway_drain,
         }
     }
 

@@ -36,6 +36,7 @@ use crate::{
     tables::{Destination, Followed},
     terminate,
 };
+use weft_route::{Ask, HttpView};
 
 /// What is known of a client's connection; shared by everything that happens on it.
 pub struct Connection {
@@ -43,16 +44,44 @@ pub struct Connection {
     pub facts: Arc<Facts>,
     /// Who the client is, where it proved that.
     pub peer: Option<Id>,
-    /// What the destination is, followed as it changes.
-    pub followed: Followed,
+    /// What it leads to.
+    pub toward: Toward,
     /// The parts that live as long as the process.
     pub shared: Arc<Shared>,
 }
 
+/// What a connection leads to.
+pub enum Toward {
+    /// One destination, followed as it changes.
+    Destination(Followed),
+}
+
+impl From<Followed> for Toward {
+    fn from(followed: Followed) -> Self {
+        Self::Destination(followed)
+    }
+}
+
 impl Connection {
-    /// What the destination is now.
-    pub fn destination(&self) -> Arc<Destination> {
-        self.followed.current()
+    /// What it leads to now, and the gateway's listener that takes it: for its bytes.
+    pub fn destination(&self) -> Result<(Arc<Destination>, Option<Arc<str>>), Fault> {
+        match &self.toward {
+            Toward::Destination(followed) => Ok((followed.current(), None)),
+        }
+    }
+
+    /// What a request on it leads to now, and the gateway's listener that takes it.
+    pub fn destination_of(&self, _request: &dyn HttpView) -> Result<(Arc<Destination>, Option<Arc<str>>), Fault> {
+        match &self.toward {
+            Toward::Destination(followed) => Ok((followed.current(), None)),
+        }
+    }
+
+    /// The one destination that it leads to, where it does.
+    pub fn followed(&self) -> Option<&Followed> {
+        match &self.toward {
+            Toward::Destination(followed) => Some(followed),
+        }
     }
 
     /// The drain of the connection's direction.
@@ -139,10 +168,11 @@ async fn look(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared
     }
     let followed = shared.tables.follow(role.looks_up, facts.destination).await;
     let declared = as_declared(followed.current().protocol);
+    let is_first = followed.speaks_first();
     let connection = Arc::new(Connection {
         facts,
         peer: None,
-        followed,
+        toward: followed.into(),
         shared,
     });
     // A port that is declared needs no look, except where the mesh's own TLS may come.
@@ -159,11 +189,7 @@ async fn look(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared
     }
     // What was waited for before counts: the server that speaks first is not kept waiting twice.
     let silence = limits::SILENCE.saturating_sub(began.elapsed());
-    let silence = if connection.followed.speaks_first() {
-        Duration::ZERO
-    } else {
-        silence
-    };
+    let silence = if is_first { Duration::ZERO } else { silence };
     let first = match detect::first_bytes(&mut io, silence).await {
         Ok(Some(seen)) => Ok(silence::Broken::ByClient(seen)),
         Ok(None) => broken_silence(&mut io, &connection).await,
@@ -177,8 +203,8 @@ async fn look(mut io: Io, facts: Arc<Facts>, role: Arc<Role>, shared: Arc<Shared
             server_spoke,
             passed,
         }) => {
-            if server_spoke {
-                connection.followed.spoke_first();
+            if let (true, Some(followed)) = (server_spoke, connection.followed()) {
+                followed.spoke_first();
             }
             return Some(Known {
                 io,
@@ -228,18 +254,24 @@ fn as_declared(protocol: Declared) -> Option<Seen> {
 async fn broken_silence(io: &mut Io, connection: &Arc<Connection>) -> Result<silence::Broken, Fault> {
     // Plaintext that will be refused is not carried anywhere before.
     let allowed = authorize::connection(&connection.facts, None, &connection.shared).is_ok();
-    let place = connection.followed.silent_place().filter(|_| allowed);
+    let place = connection
+        .followed()
+        .and_then(Followed::silent_place)
+        .filter(|_| allowed);
     let place = place.zip(connection.shared.silent_places.clone().try_acquire_owned().ok());
     if allowed && place.is_none() {
         crate::metrics::limit_reached("SILENT_DIALS");
     }
     let opening = place.as_ref().map(|_| {
-        let opening: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(hop::open_any(connection));
+        let opening: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(hop::open_any(connection, &Ask::Tcp));
         opening
     });
-    // HTTP is answered request by request. At inbound, any TLS is looked at first: it may be the mesh's.
-    let inbound_tls = connection.shared.role(connection.facts.direction).ends_mesh_tls;
-    let for_weft: fn(&Seen) -> bool = if inbound_tls {
+    // HTTP is answered request by request. At inbound, any TLS is looked at first: it may be the mesh's. Where rules look at the name
+    // that TLS asks for, the hop that is open may be another's.
+    let ends_tls = connection.shared.role(connection.facts.direction).ends_mesh_tls;
+    let destination = connection.destination();
+    let is_routed = destination.is_ok_and(|(destination, _)| destination.looks_at_tls());
+    let for_weft: fn(&Seen) -> bool = if ends_tls || is_routed {
         |seen| matches!(seen, Seen::Http1 | Seen::Http2 | Seen::Tls(_))
     } else {
         |seen| matches!(seen, Seen::Http1 | Seen::Http2)
@@ -305,34 +337,47 @@ fn pass(known: Known) -> Option<(Serving, Option<Box<Record>>)> {
     match seen {
         Seen::Http1 => Some((Box::pin(exchange::serve_h1(io, connection)), Some(record))),
         Seen::Http2 => Some((Box::pin(exchange::serve_h2(io, connection)), Some(record))),
-        Seen::Tls(_) | Seen::Opaque => Some((Box::pin(as_bytes(io, hop, record, connection)), None)),
+        Seen::Tls(_) | Seen::Opaque => Some((Box::pin(as_bytes(io, hop, seen, record, connection)), None)),
     }
 }
 
-/// Bytes that nobody looks at.
-async fn as_bytes(io: Io, hop: Option<(Box<Opened>, usize)>, mut record: Box<Record>, connection: Arc<Connection>) {
+/// Bytes that nobody looks at. `hop`: open already, where it is.
+async fn as_bytes(
+    io: Io,
+    hop: Option<(Box<Opened>, usize)>,
+    seen: Seen,
+    mut record: Box<Record>,
+    connection: Arc<Connection>,
+) {
     let opened = match hop {
         Some((hop, passed)) => {
             record.received(passed as u64);
             *hop
         }
-        None => match Box::pin(hop::open_any(&connection)).await {
-            Ok(opened) => opened,
-            Err(fault) => {
-                failed(*record, &fault);
-                return io.reset();
+        None => {
+            let opening = Box::pin(hop::open_any(&connection, &ask(&seen)));
+            match opening.await {
+                Ok(opened) => opened,
+                Err(fault) => {
+                    failed(*record, &fault);
+                    return io.reset();
+                }
             }
-        },
+        }
     };
-    let Opened {
-        io: server,
-        lease,
-        backend,
-        transport,
-    } = opened;
-    record.backend(&backend.id);
-    record.endpoint(lease.address, lease.identity_label.as_ref(), transport.label());
+    drop(seen);
+    let (server, _lease) = opened.enter(&mut record);
     carry(io, server, record).await;
+}
+
+/// What is asked of rules about bytes.
+fn ask(seen: &Seen) -> Ask<'_> {
+    match seen {
+        Seen::Tls(hello) => Ask::Tls {
+            sni: hello.sni.as_deref(),
+        },
+        _ => Ask::Tcp,
+    }
 }
 
 async fn carry(client: Io, server: Io, mut record: Box<Record>) {
@@ -366,7 +411,7 @@ pub async fn tunnel(request: Request<RecvStream>, mut respond: SendResponse<Byte
         refuse(&mut respond, &fault);
         return failed(record, &fault);
     }
-    let opened = match Box::pin(hop::open_any(&connection)).await {
+    let opened = match Box::pin(hop::open_any(&connection, &Ask::Tcp)).await {
         Ok(opened) => opened,
         Err(fault) => {
             if connection.drain().phase() > weft_service::drain::Phase::Running && fault.may_replay() {
@@ -378,14 +423,7 @@ pub async fn tunnel(request: Request<RecvStream>, mut respond: SendResponse<Byte
             return failed(record, &fault);
         }
     };
-    let Opened {
-        io: server,
-        lease,
-        backend,
-        transport,
-    } = opened;
-    record.backend(&backend.id);
-    record.endpoint(lease.address, None, transport.label());
+    let (server, _lease) = opened.enter(&mut record);
     // An error here means that the stream is gone, and then there is nobody to tell.
     let Ok(send) = respond.send_response(Response::new(()), false) else {
         server.reset();
@@ -432,7 +470,7 @@ async fn from_itself(io: Io, shared: Arc<Shared>, address: SocketAddr) {
     let connection = Arc::new(Connection {
         facts,
         peer: Some(peer),
-        followed,
+        toward: followed.into(),
         shared,
     });
     let known = Known {
@@ -462,10 +500,6 @@ mod tests {
         size_of::<F>()
     }
 
-    fn size_of_four<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
-        size_of::<F>()
-    }
-
     /// An idle HTTP/1 connection costs these, three small shared values, two timers and what tokio keeps for its socket.
     #[test]
     fn what_a_connection_keeps_while_it_is_idle_is_small() {
@@ -473,7 +507,7 @@ mod tests {
         assert!(spawned <= 96, "{spawned}");
         let http1 = size_of_two(exchange::serve_h1);
         assert!(http1 <= 1024, "{http1}");
-        let bytes = size_of_four(as_bytes);
+        let bytes = size(as_bytes);
         assert!(bytes <= 1536, "{bytes}");
         assert!(size_of::<Connection>() <= 64, "{}", size_of::<Connection>());
     }

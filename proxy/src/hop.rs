@@ -12,6 +12,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use smallvec::SmallVec;
 use weft_proto::limits;
+use weft_route::Ask;
 
 use crate::{
     app::Shared,
@@ -19,7 +20,7 @@ use crate::{
     endpoint::{self, Endpoint, Lease},
     fault::{Fault, Reason},
     io::Io,
-    record::Hop,
+    record::{Hop, Record, RuleName},
     role::Direction,
     tables::Backend,
 };
@@ -55,9 +56,9 @@ impl Transport {
 pub fn transport(endpoint: &Endpoint, connection: &Connection) -> Transport {
     match connection.facts.direction {
         Direction::Inbound => Transport::Plain,
-        Direction::Outbound if endpoint.identity.is_none() => Transport::Plain,
+        Direction::Outbound | Direction::Gateway if endpoint.identity.is_none() => Transport::Plain,
         Direction::Outbound if endpoint.is_self => Transport::Itself,
-        Direction::Outbound => Transport::Mesh,
+        Direction::Outbound | Direction::Gateway => Transport::Mesh,
     }
 }
 
@@ -94,17 +95,54 @@ pub struct Opened {
     pub backend: Arc<Backend>,
     /// How it is spoken to.
     pub transport: Transport,
+    /// The rule that took the connection, where one did.
+    pub rule: Option<RuleName>,
+    /// The gateway's listener that took it.
+    pub listener: Option<Arc<str>>,
 }
 
-/// Opens a stream of bytes to one of the destination's endpoints, by the connection's own rules. Another endpoint is
-/// tried when one cannot be reached, since nothing was sent.
-pub async fn open_any(connection: &Connection) -> Result<Opened, Fault> {
-    let destination = connection.destination();
-    let backend = destination.default_backend()?;
+impl Opened {
+    /// Tells the record where the connection went: what is left are the stream and the place at its endpoint.
+    pub fn enter(self, record: &mut Record) -> (Io, Lease) {
+        if let Some(listener) = &self.listener {
+            record.listener(listener);
+        }
+        if let Some(rule) = self.rule {
+            record.rule(rule);
+        }
+        record.backend(&self.backend.id);
+        let identity = self.lease.identity_label.as_ref();
+        record.endpoint(self.lease.address, identity, self.transport.label());
+        (self.io, self.lease)
+    }
+}
+
+/// Opens a stream of bytes to one of the endpoints that the connection's own rules lead to. Another endpoint is tried when one
+/// cannot be reached, since nothing was sent.
+pub fn open_any<'a>(
+    connection: &'a Connection,
+    ask: &Ask<'_>,
+) -> impl Future<Output = Result<Opened, Fault>> + Send + use<'a> {
+    // Decided at once: what is asked is not held while the stream is opened.
+    let decided = connection
+        .destination()
+        .and_then(|(destination, listener)| Ok((destination.take_bytes(ask)?, listener)));
+    async move {
+        let ((backend, rule), listener) = decided?;
+        open_one_of(connection, backend, rule, listener).await
+    }
+}
+
+async fn open_one_of(
+    connection: &Connection,
+    backend: Arc<Backend>,
+    rule: Option<RuleName>,
+    listener: Option<Arc<str>>,
+) -> Result<Opened, Fault> {
     let mut tried: SmallVec<[SocketAddr; limits::ATTEMPTS]> = SmallVec::new();
     let mut last = None;
     while tried.len() < limits::ATTEMPTS {
-        let lease = match endpoint::choose(backend, &tried) {
+        let lease = match endpoint::choose(&backend, &tried) {
             Ok(lease) => lease,
             Err(none) => return Err(last.unwrap_or(none)),
         };
@@ -116,8 +154,10 @@ pub async fn open_any(connection: &Connection) -> Result<Opened, Fault> {
                 return Ok(Opened {
                     io,
                     lease,
-                    backend: backend.clone(),
+                    backend,
                     transport,
+                    rule,
+                    listener,
                 });
             }
             Err(fault) if fault.may_replay() => {

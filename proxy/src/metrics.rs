@@ -25,6 +25,8 @@ pub struct Dimensions {
     pub protocol: Protocol,
     /// How weft spoke to the endpoint.
     pub hop: Hop,
+    /// The gateway's listener.
+    pub listener: Option<Arc<str>>,
     /// The rule that took the request.
     pub rule: Option<RuleName>,
     /// The backend.
@@ -78,18 +80,14 @@ pub(crate) fn detected(direction: Direction, protocol: Protocol, took: Duration)
         .record(took.as_secs_f64());
 }
 
-fn security(facts: &Facts) -> &'static str {
-    if facts.mesh { "mesh" } else { "plaintext" }
-}
-
 pub(crate) fn connection_opened(facts: &Facts) {
-    let (direction, security) = (facts.direction.name(), security(facts));
+    let (direction, security) = (facts.direction.name(), facts.security());
     ::metrics::counter!("weft_connections_total", "direction" => direction, "security" => security).increment(1);
     ::metrics::gauge!("weft_connections_open", "direction" => direction, "security" => security).increment(1.0);
 }
 
 pub(crate) fn connection_closed(facts: &Facts, fault: Option<(Stage, Blame, Reason)>) {
-    let (direction, security) = (facts.direction.name(), security(facts));
+    let (direction, security) = (facts.direction.name(), facts.security());
     ::metrics::gauge!("weft_connections_open", "direction" => direction, "security" => security).decrement(1.0);
     if let Some((stage, blame, reason)) = fault {
         ::metrics::counter!("weft_connection_faults_total", "direction" => direction, "stage" => stage.name(),
@@ -117,7 +115,7 @@ struct Handles {
     response_bytes: Counter,
 }
 
-type Address = (Direction, Protocol, Hop, [usize; 4]);
+type Address = (Direction, Protocol, Hop, [usize; 5]);
 
 fn address(dimensions: &Dimensions) -> Address {
     let at = |name: &Arc<str>| Arc::as_ptr(name).cast::<u8>() as usize;
@@ -127,6 +125,7 @@ fn address(dimensions: &Dimensions) -> Address {
         rule.map_or(0, |rule| at(&rule.rule)),
         dimensions.backend.as_ref().map_or(0, at),
         dimensions.peer.as_ref().map_or(0, at),
+        dimensions.listener.as_ref().map_or(0, at),
     ];
     (dimensions.direction, dimensions.protocol, dimensions.hop, names)
 }
@@ -137,7 +136,7 @@ fn labels(dimensions: &Dimensions) -> Vec<Label> {
             SharedString::from_shared(name.clone())
         })
     };
-    vec![
+    let mut labels = vec![
         Label::from_static_parts("direction", dimensions.direction.name()),
         Label::new("route", name(dimensions.rule.as_ref().map(|rule| &rule.route))),
         Label::new("rule", name(dimensions.rule.as_ref().map(|rule| &rule.rule))),
@@ -145,7 +144,11 @@ fn labels(dimensions: &Dimensions) -> Vec<Label> {
         Label::new("peer", name(dimensions.peer.as_ref())),
         Label::from_static_parts("protocol", dimensions.protocol.name()),
         Label::from_static_parts("hop", dimensions.hop.name()),
-    ]
+    ];
+    if let Some(listener) = &dimensions.listener {
+        labels.push(Label::new("listener", SharedString::from_shared(listener.clone())));
+    }
+    labels
 }
 
 static METADATA: Metadata<'static> = Metadata::new("weft_proxy", ::metrics::Level::INFO, None);
@@ -294,6 +297,7 @@ mod tests {
             direction: Direction::Outbound,
             protocol: Protocol::Grpc,
             hop: Hop::Mesh,
+            listener: None,
             rule: Some(RuleName {
                 route: "HTTPRoute/a/b".into(),
                 rule: "0".into(),

@@ -70,7 +70,7 @@ fn check(original: SocketAddr, local: SocketAddr, role: &Role, own: &[IpAddr]) -
         Takes::Redirected if is_own && is_reserved(original.port()) => {
             refused(Reason::Loop, "the original destination is weft's own port")
         }
-        Takes::OwnPod | Takes::Redirected => Ok(original),
+        Takes::OwnPod | Takes::Redirected | Takes::Listener => Ok(original),
     }
 }
 

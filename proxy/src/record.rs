@@ -109,6 +109,8 @@ pub struct Facts {
     pub peer: Option<Arc<str>>,
     /// Whether it came over the mesh hop.
     pub mesh: bool,
+    /// Whether weft ended TLS that was no mesh's.
+    pub tls: bool,
     /// The part of each log line that is the same for the whole connection.
     pub(crate) line: Box<str>,
 }
@@ -124,12 +126,41 @@ impl Facts {
     ) -> Arc<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let connection = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Self::numbered(connection, direction, client, destination, peer, mesh)
+        Self::numbered(connection, direction, client, destination, peer, (mesh, false))
     }
 
     /// The same connection, after more of it became known.
     pub fn known_better(&self, destination: SocketAddr, peer: Option<&str>, mesh: bool) -> Arc<Self> {
-        Self::numbered(self.connection, self.direction, self.client, destination, peer, mesh)
+        Self::numbered(
+            self.connection,
+            self.direction,
+            self.client,
+            destination,
+            peer,
+            (mesh, false),
+        )
+    }
+
+    /// The same connection, whose TLS has been ended, as a gateway does.
+    pub fn without_tls(&self) -> Arc<Self> {
+        Self::numbered(
+            self.connection,
+            self.direction,
+            self.client,
+            self.destination,
+            None,
+            (false, true),
+        )
+    }
+
+    /// The scheme of what is asked for on the connection.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// What protects it, as in metrics and logs.
+    pub fn security(&self) -> &'static str {
+        security(self.mesh, self.tls)
     }
 
     fn numbered(
@@ -138,11 +169,13 @@ impl Facts {
         client: SocketAddr,
         destination: SocketAddr,
         peer: Option<&str>,
-        mesh: bool,
+        (mesh, tls): (bool, bool),
     ) -> Arc<Self> {
         let peer = peer.map(intern);
-        let line = access_log::connection_part(connection, direction, client, destination, peer.as_deref(), mesh);
+        let security = security(mesh, tls);
+        let line = access_log::connection_part(connection, direction, client, destination, peer.as_deref(), security);
         Arc::new(Self {
+            tls,
             connection,
             direction,
             client,
@@ -151,6 +184,14 @@ impl Facts {
             mesh,
             line,
         })
+    }
+}
+
+fn security(mesh: bool, tls: bool) -> &'static str {
+    match (mesh, tls) {
+        (true, _) => "mesh",
+        (false, true) => "tls",
+        (false, false) => "plaintext",
     }
 }
 
@@ -227,12 +268,13 @@ impl Record {
     fn open(kind: Kind, facts: Arc<Facts>) -> Self {
         let peer = match facts.direction {
             Direction::Inbound => facts.peer.clone(),
-            Direction::Outbound => None,
+            Direction::Outbound | Direction::Gateway => None,
         };
         let dimensions = Dimensions {
             direction: facts.direction,
             protocol: Protocol::Unknown,
             hop: Hop::None,
+            listener: None,
             rule: None,
             backend: None,
             peer,
@@ -305,6 +347,11 @@ impl Record {
         self.dimensions.protocol
     }
 
+    /// The gateway's listener that took the request or the connection.
+    pub fn listener(&mut self, name: &Arc<str>) {
+        self.dimensions.listener = Some(name.clone());
+    }
+
     /// The rule that took the request.
     pub fn rule(&mut self, rule: RuleName) {
         self.dimensions.rule = Some(rule);
@@ -330,7 +377,7 @@ impl Record {
         self.endpoint = Some(address);
         self.dimensions.hop = hop;
         self.attempts = self.attempts.saturating_add(1);
-        if self.facts.direction == Direction::Outbound {
+        if self.facts.direction != Direction::Inbound {
             self.dimensions.peer = identity.cloned();
         }
     }
@@ -462,6 +509,9 @@ impl Record {
             line.number("grpc_status", status.into());
         }
         line.word("protocol", self.dimensions.protocol.name());
+        if let Some(listener) = &self.dimensions.listener {
+            line.field("listener", listener.as_bytes());
+        }
         if let Some(rule) = &self.dimensions.rule {
             line.field("route", rule.route.as_bytes());
             line.field("rule", rule.rule.as_bytes());
@@ -472,7 +522,7 @@ impl Record {
         if let Some(endpoint) = self.endpoint {
             line.address("endpoint", endpoint);
             line.word("hop", self.dimensions.hop.name());
-            if self.facts.direction == Direction::Outbound
+            if self.facts.direction != Direction::Inbound
                 && let Some(identity) = &self.dimensions.peer
             {
                 line.field("server_identity", identity.as_bytes());

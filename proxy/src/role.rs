@@ -2,6 +2,7 @@
 //!
 //! A role is a value, built by the module of its name, so that no stage exists twice.
 
+pub mod gateway;
 pub mod inbound;
 pub mod outbound;
 
@@ -14,6 +15,8 @@ pub enum Direction {
     Inbound,
     /// From the pod's application.
     Outbound,
+    /// From outside, through a gateway.
+    Gateway,
 }
 
 impl Direction {
@@ -22,6 +25,7 @@ impl Direction {
         match self {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
+            Self::Gateway => "gateway",
         }
     }
 }
@@ -33,6 +37,8 @@ pub enum Takes {
     OwnPod,
     /// Whatever the redirect brought, except weft's own listeners.
     Redirected,
+    /// What was sent to the listener itself.
+    Listener,
 }
 
 /// How a role learns what a destination is.

@@ -35,7 +35,10 @@ pub struct Go {
 
 /// Decides, and carries out the edits of the request.
 pub fn decide(request: &mut Request, connection: &Connection, record: &mut Record) -> Result<Plan, Fault> {
-    let destination = connection.destination();
+    let (destination, listener) = connection.destination_of(&*request)?;
+    if let Some(listener) = &listener {
+        record.listener(listener);
+    }
     let decision = match destination
         .table
         .decide(&Ask::Http(&*request), random_below(usize::MAX) as u64)
@@ -63,7 +66,7 @@ pub fn decide(request: &mut Request, connection: &Connection, record: &mut Recor
     if decision.is_redirect() {
         let port = connection.facts.destination.port();
         let here = Here {
-            scheme: "http",
+            scheme: connection.facts.scheme(),
             host: request.host(),
             port,
             target: request.target(),

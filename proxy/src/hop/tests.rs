@@ -163,7 +163,7 @@ async fn listen(mesh: TcpListener, app: SocketAddr, shared: Arc<Shared>) {
             let connection = Arc::new(Connection {
                 facts,
                 peer: Some(id),
-                followed,
+                toward: followed.into(),
                 shared,
             });
             exchange::serve_h2(io, connection).await;

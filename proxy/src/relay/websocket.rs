@@ -47,7 +47,7 @@ impl Parting {
         let (app, address) = match connection.facts.direction {
             Direction::Inbound => (Side::Server, server),
             // Nobody can ask whether a client is still there.
-            Direction::Outbound => (Side::Client, None),
+            Direction::Outbound | Direction::Gateway => (Side::Client, None),
         };
         Box::new(Self {
             app,

@@ -10,13 +10,13 @@ use weft_proto::{
     convert,
     rpc::discovery::{self as rpc, DestinationKind, Protocol},
 };
-use weft_route::Table;
+use weft_route::{Ask, NoRoute, NoTarget, Table, Target};
 use weft_service::spiffe::Id;
 
 use crate::{
-    endpoint::{Endpoint, Load},
+    endpoint::{Endpoint, Load, balance::random_below},
     fault::{Fault, Reason},
-    record,
+    record::{self, RuleName},
 };
 
 /// What is to be done with connections to one address.
@@ -28,10 +28,10 @@ pub struct Destination {
     pub object: Arc<str>,
     /// What its port declares; [`Protocol::Detect`] when it declares nothing.
     pub protocol: Protocol,
-    /// The rules for requests to it; empty when there are none.
-    pub table: Table,
-    /// Every backend that a rule names, by the index that it uses.
-    pub backends: Vec<Arc<Backend>>,
+    /// The rules for requests and connections to it; empty when there are none.
+    pub table: Arc<Table>,
+    /// Every backend that a rule names, by the index that it uses. The listeners of a gateway share them.
+    pub backends: Arc<[Arc<Backend>]>,
     default_backend: Option<u32>,
     /// Set where connections fail, and why.
     refused: Option<Reason>,
@@ -59,8 +59,8 @@ impl Destination {
             kind: DestinationKind::Unknown,
             object: "".into(),
             protocol: Protocol::Detect,
-            table: Table::default(),
-            backends: Vec::new(),
+            table: Arc::default(),
+            backends: Arc::default(),
             default_backend: None,
             refused: Some(reason),
             version: String::new(),
@@ -79,11 +79,22 @@ impl Destination {
             kind,
             object: "".into(),
             protocol,
-            table: Table::default(),
-            backends: vec![Arc::new(backend)],
+            table: Arc::default(),
+            backends: Arc::new([Arc::new(backend)]),
             default_backend: Some(0),
             refused: None,
             version: String::new(),
+        }
+    }
+
+    /// A gateway's listener: what no rule takes goes nowhere.
+    pub fn listener(name: &str, version: &str, table: Arc<Table>, backends: Arc<[Arc<Backend>]>) -> Self {
+        Self {
+            object: name.into(),
+            version: version.to_owned(),
+            table,
+            backends,
+            ..Self::refused(Reason::NoRule)
         }
     }
 
@@ -117,6 +128,35 @@ impl Destination {
         self.default_backend
             .and_then(|index| self.backend(index))
             .ok_or_else(|| Fault::new(Reason::NoEndpoint))
+    }
+
+    /// Where a connection of bytes goes, and by which rule.
+    pub fn take_bytes(&self, ask: &Ask<'_>) -> Result<(Arc<Backend>, Option<RuleName>), Fault> {
+        let decision = match self.table.decide(ask, random_below(usize::MAX) as u64) {
+            Err(NoRoute::NoRules) => return Ok((self.default_backend()?.clone(), None)),
+            Err(no) => return Err(Fault::because(Reason::NoRule, no)),
+            Ok(decision) => decision,
+        };
+        let rule = RuleName {
+            route: decision.rule.route.clone(),
+            rule: decision.rule.rule.clone(),
+        };
+        let invalid = |why: String| Err(Fault::because(Reason::InvalidBackend, why));
+        match decision.target {
+            Target::Backend(index) => match self.backend(index) {
+                Some(backend) => Ok((backend.clone(), Some(rule))),
+                None => invalid("the destination has no backend of this number".into()),
+            },
+            // The reason says already that it is not valid.
+            Target::None(NoTarget::Reference(why)) => invalid(why.to_string()),
+            Target::None(why) => invalid(why.to_string()),
+        }
+    }
+
+    /// Whether rules look at the name that a connection's own TLS asks for.
+    pub fn looks_at_tls(&self) -> bool {
+        let mut rules = self.table.rules().iter();
+        rules.any(|rule| rule.origin.kind.as_str() == "TLSRoute")
     }
 
     /// The backend that a rule names by this index.
@@ -165,10 +205,10 @@ impl Destination {
         for conflict in conflicts {
             tracing::debug!(destination = %address, ?conflict, "a rule or a part of it has no effect");
         }
-        let loads = loads(before);
+        let loads = loads(before.map(|before| &before.backends[..]).unwrap_or_default());
         let protocol = content.protocol();
         let default_backend = content.default_backend;
-        let backends: Vec<_> = content
+        let backends = content
             .backends
             .into_iter()
             .map(|backend| Arc::new(Backend::from_rpc(backend, &loads, is_own, &mut mistakes)))
@@ -181,7 +221,7 @@ impl Destination {
             kind,
             object: object.into(),
             protocol,
-            table,
+            table: Arc::new(table),
             backends,
             default_backend,
             refused: None,
@@ -191,10 +231,11 @@ impl Destination {
     }
 }
 
-type Loads = HashMap<(SocketAddr, Arc<str>), Arc<Load>>;
+/// What is known of endpoints' loads, by their address and their pod's UID.
+pub(crate) type Loads = HashMap<(SocketAddr, Arc<str>), Arc<Load>>;
 
-fn loads(before: Option<&Destination>) -> Loads {
-    let backends = before.map(|before| before.backends.as_slice()).unwrap_or_default();
+/// The loads of these backends' endpoints.
+pub(crate) fn loads(backends: &[Arc<Backend>]) -> Loads {
     let endpoints = backends.iter().flat_map(|backend| &backend.endpoints);
     endpoints
         .map(|endpoint| ((endpoint.address, endpoint.pod_uid.clone()), endpoint.load.clone()))
@@ -202,7 +243,9 @@ fn loads(before: Option<&Destination>) -> Loads {
 }
 
 impl Backend {
-    fn from_rpc(
+    /// What the controller says of it. Endpoints that were there before keep their load; parts that could not be understood are added
+    /// to the mistakes.
+    pub(crate) fn from_rpc(
         backend: rpc::Backend,
         loads: &Loads,
         is_own: &dyn Fn(IpAddr) -> bool,

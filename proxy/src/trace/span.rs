@@ -91,7 +91,7 @@ impl Open {
         let nanos = |time: Duration| time.as_nanos() as u64;
         let kind = match ended.facts.direction {
             Direction::Outbound => SpanKind::Client,
-            Direction::Inbound => SpanKind::Server,
+            Direction::Inbound | Direction::Gateway => SpanKind::Server,
         };
         let error = error(ended, kind);
         let status = error.as_ref().map(|_| Status {
@@ -142,7 +142,7 @@ impl Open {
             }
         }
         all.text("url.path", &self.path);
-        all.text("url.scheme", "http");
+        all.text("url.scheme", facts.scheme());
         let (host, port) = match &self.host {
             Some(host) => split(host),
             None => (Cow::Owned(facts.destination.ip().to_string()), None),
@@ -153,7 +153,7 @@ impl Open {
         all.text("network.protocol.version", self.version);
         let peer = match facts.direction {
             Direction::Outbound => ended.endpoint,
-            Direction::Inbound => Some(facts.client),
+            Direction::Inbound | Direction::Gateway => Some(facts.client),
         };
         if let Some(peer) = peer {
             all.text("network.peer.address", peer.ip().to_string());

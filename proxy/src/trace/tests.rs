@@ -83,6 +83,7 @@ fn ended(direction: Direction, change: impl FnOnce(&mut Dimensions, &mut Ended<'
         direction,
         protocol: Protocol::Http2,
         hop: Hop::Mesh,
+        listener: None,
         rule: Some(RuleName {
             route: "HTTPRoute/shop/web".into(),
             rule: "0".into(),
@@ -187,6 +188,7 @@ fn spans_that_nobody_takes_cost_a_bounded_place_and_no_time() {
         direction: Direction::Outbound,
         protocol: Protocol::Http1,
         hop: Hop::Plain,
+        listener: None,
         rule: None,
         backend: None,
         peer: None,

@@ -100,7 +100,7 @@ impl World {
             return Arc::new(Connection {
                 facts,
                 peer: None,
-                followed,
+                toward: followed.into(),
                 shared,
             });
         }
@@ -133,7 +133,7 @@ impl World {
         Arc::new(Connection {
             facts,
             peer: None,
-            followed,
+            toward: followed.into(),
             shared,
         })
     }

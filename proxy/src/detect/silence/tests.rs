@@ -29,6 +29,8 @@ fn opened(io: Io) -> Opened {
         lease: Lease::new(Arc::new(Endpoint::at(address))),
         backend,
         transport: Transport::Plain,
+        rule: None,
+        listener: None,
     }
 }
 

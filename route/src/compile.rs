@@ -8,6 +8,7 @@ use crate::{
     backend::{Compiled, Share},
     canonical::doubt,
     conflict::{Conflict, Lost},
+    connection::Connections,
     edit::Edit,
     matcher::{path::PathTest, text::TextTest},
     precedence::{Comparison, Rank},
@@ -23,73 +24,72 @@ impl Table {
         let mut conflicts = Vec::new();
         let mut table = Table::default();
         let every_request = [Match::default()];
-        let mut found = Vec::new();
+        let kinds = Kinds::new(&rules);
+        let (mut requests, mut tls, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
         for (id, rule) in rules.iter().enumerate() {
+            let mut note = |matched, lost| {
+                let loser = rule.origin.clone();
+                conflicts.push(Conflict { loser, matched, lost });
+            };
             let mistakes = rule.mistakes_beside_matches();
             let compiled = Arc::new(compile_rule(id as u32, rule, &mistakes));
             table.rules.push(compiled.clone());
-            let invalid = mistakes.into_iter().map(|invalid| (None, Lost::Invalid(invalid)));
-            conflicts.extend(invalid.map(|(matched, lost)| Conflict {
-                loser: rule.origin.clone(),
-                matched,
-                lost,
-            }));
-            if !rule.origin.kind.is_http() {
-                continue;
+            for mistake in mistakes {
+                note(None, Lost::Invalid(mistake));
             }
-            if let Some(winner) = other_kind(rule, &rules) {
+            let found = match rule.origin.kind {
+                Kind::GrpcRoute | Kind::HttpRoute => {
+                    table.takes_requests = true;
+                    &mut requests
+                }
+                Kind::TlsRoute => &mut tls,
+                Kind::TcpRoute => &mut tcp,
+            };
+            if let Some(winner) = kinds.before(rule) {
                 let lost = Lost::Shadowed {
                     winner: winner.origin.clone(),
                     by: Comparison::Kind,
                 };
-                conflicts.push(Conflict {
-                    loser: rule.origin.clone(),
-                    matched: None,
-                    lost,
-                });
+                note(None, lost);
                 continue;
             }
-            let matches = if rule.matches.is_empty() {
+            // Matches of a rule for connections are mistakes of the rule: whom it takes, it refuses.
+            let matches = if rule.matches.is_empty() || !rule.origin.kind.is_http() {
                 &every_request[..]
             } else {
                 &rule.matches
             };
             for (index, matched) in matches.iter().enumerate() {
-                match conditions(rule.origin.kind, matched) {
+                let index = index as u32;
+                let conditions = match conditions(rule.origin.kind, matched) {
+                    Ok(conditions) => Arc::new(conditions),
                     Err(what) => {
-                        let lost = Lost::Invalid(Invalid {
-                            at: format!("matches[{index}]"),
-                            what,
-                        });
-                        conflicts.push(Conflict {
-                            loser: rule.origin.clone(),
-                            matched: Some(index as u32),
-                            lost,
-                        });
+                        let at = format!("matches[{index}]");
+                        note(Some(index), Lost::Invalid(Invalid { at, what }));
+                        continue;
                     }
-                    Ok(conditions) => {
-                        let conditions = Arc::new(conditions);
-                        for host in hosts(rule) {
-                            let rank = Rank::new(host.as_deref(), &conditions, &rule.origin, index as u32, id as u32);
-                            let condition = Condition::new(host.clone(), rule.origin.kind, matched, &conditions.path);
-                            let conditions = conditions.clone();
-                            let rule = compiled.clone();
-                            let candidate = Candidate {
-                                rank,
-                                rule,
-                                matched: index as u32,
-                                host,
-                                conditions,
-                            };
-                            found.push((candidate, condition));
-                        }
-                    }
+                };
+                for host in hosts(rule) {
+                    let rank = Rank::new(host.as_deref(), &conditions, &rule.origin, index, id as u32);
+                    let condition = Condition::new(host.clone(), rule.origin.kind, matched, &conditions.path);
+                    let candidate = Candidate {
+                        rank,
+                        rule: compiled.clone(),
+                        matched: index,
+                        host,
+                        conditions: conditions.clone(),
+                    };
+                    found.push((candidate, condition));
                 }
             }
         }
-        found.sort_by(|(a, _), (b, _)| a.rank.cmp(&b.rank));
-        conflicts.extend(shadowed(&found));
-        table.candidates = found.into_iter().map(|(candidate, _)| candidate).collect();
+        let mut in_order = |mut found: Vec<(Candidate, Condition)>| -> Vec<Candidate> {
+            found.sort_by(|(a, _), (b, _)| a.rank.cmp(&b.rank));
+            conflicts.extend(shadowed(&found));
+            found.into_iter().map(|(candidate, _)| candidate).collect()
+        };
+        table.candidates = in_order(requests);
+        table.connections = Connections::new(in_order(tls), in_order(tcp));
         table.index();
         (table, conflicts)
     }
@@ -197,28 +197,71 @@ fn compile_rule(id: u32, rule: &Rule, mistakes: &[Invalid]) -> Compiled {
     }
 }
 
-/// The rule of a kind that comes before this one's and is asked for the same hosts: "only a single route type should
-/// be applied. The rejected routes should be ignored" (GEP-1294, Route types). The first of them by age and name.
-fn other_kind<'a>(rule: &Rule, rules: &'a [Rule]) -> Option<&'a Rule> {
-    let before = rules
-        .iter()
-        .filter(|other| other.origin.kind < rule.origin.kind && hosts_meet(&other.hosts, &rule.hosts));
-    before.min_by_key(|other| {
-        (
-            other.origin.created,
-            format!("{}/{}", other.origin.namespace, other.origin.name),
-            other.origin.rule,
-        )
-    })
+/// The GRPCRoutes' rules by host, for the HTTPRoutes that are asked for the same ones: "only a single route type should
+/// be applied. The rejected routes should be ignored" (GEP-1294, Route types).
+#[derive(Default)]
+struct Kinds<'a> {
+    /// In order of age and name; the maps have the first index of each host.
+    grpc: Vec<&'a Rule>,
+    any_host: Option<usize>,
+    exact: HashMap<&'a str, usize>,
+    /// By what follows the `*`.
+    wildcard: HashMap<&'a str, usize>,
+    /// By every suffix of a host that is asked for: what a wildcard of the other kind would take.
+    within: HashMap<&'a str, usize>,
 }
 
-fn hosts_meet(a: &[Arc<str>], b: &[Arc<str>]) -> bool {
-    let covers = |pattern: &str, host: &str| match pattern.strip_prefix('*') {
-        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-        None => false,
-    };
-    let meet = |a: &Arc<str>, b: &Arc<str>| a == b || covers(a, b) || covers(b, a);
-    a.is_empty() || b.is_empty() || a.iter().any(|a| b.iter().any(|b| meet(a, b)))
+impl<'a> Kinds<'a> {
+    fn new(rules: &'a [Rule]) -> Self {
+        let mut kinds = Kinds::default();
+        let grpc = rules.iter().filter(|rule| rule.origin.kind == Kind::GrpcRoute);
+        kinds.grpc.extend(grpc);
+        kinds.grpc.sort_by_cached_key(|rule| {
+            let origin = &rule.origin;
+            let name = format!("{}/{}", origin.namespace, origin.name);
+            (origin.created, name, origin.rule)
+        });
+        for (index, rule) in kinds.grpc.iter().enumerate() {
+            if rule.hosts.is_empty() {
+                kinds.any_host.get_or_insert(index);
+            }
+            for host in &rule.hosts {
+                match host.strip_prefix('*') {
+                    Some(suffix) => kinds.wildcard.entry(suffix).or_insert(index),
+                    None => kinds.exact.entry(host).or_insert(index),
+                };
+                for suffix in suffixes(host) {
+                    kinds.within.entry(suffix).or_insert(index);
+                }
+            }
+        }
+        kinds
+    }
+
+    /// The rule in whose favour this one is ignored: the first of all that are asked for one of its hosts.
+    fn before(&self, rule: &Rule) -> Option<&'a Rule> {
+        if rule.origin.kind != Kind::HttpRoute || self.grpc.is_empty() {
+            return None;
+        }
+        if rule.hosts.is_empty() {
+            return self.grpc.first().copied();
+        }
+        let same = |host: &str| match host.strip_prefix('*') {
+            Some(suffix) => self.within.get(suffix).copied(),
+            None => self.exact.get(host).copied(),
+        };
+        let of_host = |host: &Arc<str>| {
+            let wider = suffixes(host).filter_map(|suffix| self.wildcard.get(suffix).copied());
+            same(host).into_iter().chain(wider).min()
+        };
+        let first = rule.hosts.iter().filter_map(of_host).chain(self.any_host).min();
+        first.map(|index| self.grpc[index])
+    }
+}
+
+/// `.b.test` and `.test` of `a.b.test`, and of `*.b.test`.
+fn suffixes(host: &str) -> impl Iterator<Item = &str> {
+    host.match_indices('.').map(|(at, _)| &host[at..])
 }
 
 /// Everything that a match asks for, so that two matches with equal ones take the same requests.

@@ -36,7 +36,14 @@ impl fmt::Display for Conflict {
             write!(f, ", match {index}")?;
         }
         match &self.lost {
-            Lost::Shadowed { winner, by } => write!(f, " has no effect: {winner} takes the same requests and {by}"),
+            Lost::Shadowed { winner, by } => {
+                let what = if winner.kind.is_http() {
+                    "requests"
+                } else {
+                    "connections"
+                };
+                write!(f, " has no effect: {winner} takes the same {what} and {by}")
+            }
             Lost::Invalid(invalid) => write!(f, ": {invalid}"),
         }
     }

@@ -13,6 +13,7 @@ mod matcher;
 pub mod precedence;
 pub mod conflict;
 mod compile;
+mod connection;
 mod table;
 mod decide;
 mod explain;

@@ -38,6 +38,8 @@ pub(crate) struct Conditions {
 pub enum Refusal {
     /// The host is another one.
     Host,
+    /// The server name of the ClientHello is another one, or there is none.
+    ServerName,
     /// The path is another one.
     Path,
     /// The method is another one.
@@ -58,6 +60,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Host => f.write_str("host"),
+            Refusal::ServerName => f.write_str("server name"),
             Refusal::Path => f.write_str("path"),
             Refusal::Method => f.write_str("method"),
             Refusal::Header(name) => write!(f, "header {name}"),

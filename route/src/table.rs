@@ -9,9 +9,10 @@ use crate::{
     ask::{Ask, HttpView},
     backend::Compiled,
     canonical::{self, split},
+    connection::Connections,
     decide::{Decision, NoRoute},
     explain::{Step, Trace},
-    host::BadHost,
+    host::{self, BadHost},
     matcher::{Conditions, Refusal, Seen, grpc},
     precedence::Rank,
 };
@@ -21,7 +22,7 @@ use crate::{
 pub struct Table {
     /// By id. Rules that lost are here, too, so that ids are positions.
     pub(crate) rules: Vec<Arc<Compiled>>,
-    /// Matches, each once for every host pattern of its rule; in order of precedence.
+    /// Matches of rules for requests, each once for every host pattern of its rule; in order of precedence.
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) any_host: Group,
     /// By host.
@@ -29,9 +30,13 @@ pub struct Table {
     /// By what follows the `*`, as `.example.com`.
     pub(crate) wildcard_hosts: HashMap<Box<str>, Group>,
     pub(crate) looks_at_hosts: bool,
+    /// There are rules of HTTPRoutes or GRPCRoutes, if only such that lost.
+    pub(crate) takes_requests: bool,
     pub(crate) has_grpc: bool,
     /// Doubts about a path that can make a difference here, as bits of [`canonical::doubt`].
     pub(crate) doubts: u8,
+    /// Rules for connections.
+    pub(crate) connections: Connections,
 }
 
 /// One match of one rule, for one host pattern.
@@ -80,13 +85,20 @@ impl Table {
     }
 
     fn walk<T: Trace>(&self, ask: &Ask<'_>, random: u64, trace: &mut T) -> Result<Decision, NoRoute> {
-        if self.rules.is_empty() {
-            return Err(NoRoute::NoRules);
-        }
+        let connections = &self.connections;
         match ask {
-            Ask::Http(view) => self.walk_http(*view, random, trace),
-            // HTTPRoute and GRPCRoute say nothing about connections that are not HTTP.
-            Ask::Tls { .. } | Ask::Tcp => Err(NoRoute::NoRules),
+            Ask::Http(view) if self.takes_requests => self.walk_http(*view, random, trace),
+            // HTTPRoute and GRPCRoute say nothing about connections that are not HTTP, TLSRoute nothing about those
+            // without a ClientHello. A TCPRoute speaks of every connection, unless a route knows more about it.
+            Ask::Tls { sni } if connections.take_tls() => {
+                let found = connections.tls(*sni, trace).ok_or(NoRoute::NoMatch)?;
+                Ok(found.decision(random))
+            }
+            Ask::Http(_) | Ask::Tcp if connections.take_all() => {
+                let found = connections.all(trace).ok_or(NoRoute::NoMatch)?;
+                Ok(found.decision(random))
+            }
+            _ => Err(NoRoute::NoRules),
         }
     }
 
@@ -121,16 +133,7 @@ impl Table {
                 return Err(NoRoute::Ambiguous);
             }
         }
-        let candidate = found.ok_or(NoRoute::NoMatch)?;
-        let (share, target) = candidate.rule.draw(random);
-        let prefix = candidate.conditions.path.prefix_length();
-        Ok(Decision {
-            rule: candidate.rule.clone(),
-            matched: candidate.matched,
-            share,
-            target,
-            prefix,
-        })
+        Ok(found.ok_or(NoRoute::NoMatch)?.decision(random))
     }
 
     /// The first candidate of all whose conditions hold. To explain, each is looked at in turn; to decide, the index
@@ -203,17 +206,28 @@ impl Table {
 }
 
 impl Candidate {
-    /// Host and path included.
-    fn refusal(&self, seen: &Seen<'_>) -> Option<Refusal> {
-        let host_holds = match (&self.host, seen.host) {
+    fn decision(&self, random: u64) -> Decision {
+        let (share, target) = self.rule.draw(random);
+        Decision {
+            rule: self.rule.clone(),
+            matched: self.matched,
+            share,
+            target,
+            prefix: self.conditions.path.prefix_length(),
+        }
+    }
+
+    pub(crate) fn host_holds(&self, host: Option<&str>) -> bool {
+        match (&self.host, host) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(pattern), Some(host)) => match pattern.strip_prefix('*') {
-                Some(suffix) => host.as_str().len() > suffix.len() && host.as_str().ends_with(suffix),
-                None => host.as_str() == &**pattern,
-            },
-        };
-        if !host_holds {
+            (Some(pattern), Some(host)) => host::covers(pattern, host),
+        }
+    }
+
+    /// Host and path included.
+    fn refusal(&self, seen: &Seen<'_>) -> Option<Refusal> {
+        if !self.host_holds(seen.host.map(Host::as_str)) {
             return Some(Refusal::Host);
         }
         if !self.conditions.path.holds(seen.path) {

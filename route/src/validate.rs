@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     edit::Edit,
     matcher::{Conditions, grpc::GrpcTest, header::HeaderTest, path::PathTest, query::QueryTest},
-    rule::{Filter, Kind, Match, PathChange, PathMatch, Rule, ValueMatch},
+    rule::{Filter, Kind, Match, PathChange, PathMatch, Rule, Timeouts, ValueMatch},
 };
 
 /// A mistake in a rule: where it is, and what.
@@ -28,7 +28,8 @@ impl Rule {
     /// Everything that is wrong with the rule; empty: nothing.
     pub fn mistakes(&self) -> Vec<Invalid> {
         let mut all = self.mistakes_beside_matches();
-        for (index, matched) in self.matches.iter().enumerate() {
+        let matches = self.matches.iter().enumerate();
+        for (index, matched) in matches.filter(|_| self.origin.kind.is_http()) {
             if let Err(what) = conditions(self.origin.kind, matched) {
                 all.push(Invalid {
                     at: format!("matches[{index}]"),
@@ -47,6 +48,10 @@ impl Rule {
             if let Err(what) = check_host_pattern(host) {
                 note(format!("hosts[{index}]"), what);
             }
+        }
+        if !self.origin.kind.is_http() {
+            self.check_connections(&mut note);
+            return all;
         }
         let shares = self.backends.iter().enumerate();
         let shares = shares.map(|(index, backend)| (format!("backends[{index}].filters"), &backend.filters));
@@ -68,6 +73,30 @@ impl Rule {
             }
         }
         all
+    }
+
+    /// Rules for connections see no request.
+    fn check_connections(&self, note: &mut dyn FnMut(String, String)) {
+        let kind = self.origin.kind;
+        let parts = [
+            ("hosts", self.hosts.is_empty() || kind == Kind::TlsRoute),
+            ("matches", self.matches.is_empty()),
+            ("filters", self.filters.is_empty()),
+            ("timeouts", self.timeouts == Timeouts::default()),
+            ("retry", self.retry.is_none()),
+            ("session", self.session.is_none()),
+        ];
+        for (part, _) in parts.into_iter().filter(|(_, is_fit)| !is_fit) {
+            note(part.into(), format!("a {kind} has none"));
+        }
+        for (index, _) in self
+            .backends
+            .iter()
+            .enumerate()
+            .filter(|(_, backend)| !backend.filters.is_empty())
+        {
+            note(format!("backends[{index}].filters"), format!("a {kind} has none"));
+        }
     }
 
     /// "ReplacePrefixMatch is only compatible with a `PathPrefix` HTTPRouteMatch."

@@ -63,17 +63,17 @@ fn run(body: &str, wrong: &mut dyn FnMut(String)) -> usize {
 /// The answer, with what is asked for in `wanted` after the rule: `backend=`, `target=`, `host=`, `location=`,
 /// a header field `x=` as the backend gets it, `response:x=` as if the response had had the request's fields.
 fn answer(table: &Table, ask: &str, wanted: &str) -> String {
-    if matches!(ask, "TLS" | "TCP") {
-        let ask = if ask == "TLS" {
-            Ask::Tls {
-                sni: Some("example.com"),
-            }
-        } else {
-            Ask::Tcp
+    if let Some(ask) = connection(ask) {
+        let decided = table.decide(&ask, 0);
+        assert_eq!(decided, table.explain(&ask, 0).0);
+        return match decided {
+            Err(none) => none.to_string(),
+            Ok(decision) => match &decision.target {
+                Target::Backend(index) if wanted.contains("backend=") => format!("{} backend={index}", said(&decision)),
+                Target::None(none) if wanted.contains("none=") => format!("{} none={none}", said(&decision)),
+                _ => said(&decision),
+            },
         };
-        return table
-            .decide(&ask, 0)
-            .map_or_else(|none| none.to_string(), |decision| said(&decision));
     }
     let request = language::request(ask);
     let ask = Ask::Http(&request);
@@ -90,6 +90,16 @@ fn answer(table: &Table, ask: &str, wanted: &str) -> String {
             }
             answer
         }
+    }
+}
+
+/// `TCP`, `TLS` without a server name, or `TLS name`.
+fn connection(ask: &str) -> Option<Ask<'_>> {
+    match ask.split_once(' ').unwrap_or((ask, "")) {
+        ("TCP", _) => Some(Ask::Tcp),
+        ("TLS", "") => Some(Ask::Tls { sni: None }),
+        ("TLS", sni) => Some(Ask::Tls { sni: Some(sni) }),
+        _ => None,
     }
 }
 

@@ -83,7 +83,8 @@ fn rule(kind: Kind, with_hosts: bool) -> impl Strategy<Value = Rule> {
     };
     let backends = vec((0..4u32, prop::bool::weighted(0.8), 0..3u32), 0..3);
     let place = (one_of(&["n", "n-1"]), one_of(&["a", "b", "c"]), 0..3u32, 0..2i64);
-    (place, hosts, vec(a_match(kind), 0..3), backends).prop_map(move |(place, hosts, matches, backends)| {
+    let matches = vec(a_match(kind), if kind.is_http() { 0..3 } else { 0..1 });
+    (place, hosts, matches, backends).prop_map(move |(place, hosts, matches, backends)| {
         let (namespace, name, rule, created) = place;
         let mut rule = Rule::new(Origin::new(kind, &namespace, &name, rule, created));
         (rule.hosts, rule.matches) = (hosts, matches);
@@ -94,6 +95,33 @@ fn rule(kind: Kind, with_hosts: bool) -> impl Strategy<Value = Rule> {
         rule.backends = backends.into_iter().map(share).collect();
         rule
     })
+}
+
+/// Rules for connections, beside a few for requests.
+pub fn connection_rules() -> impl Strategy<Value = Vec<Rule>> {
+    let kind = prop_oneof![
+        5 => rule(Kind::TlsRoute, true),
+        1 => rule(Kind::TcpRoute, false),
+        1 => rule(Kind::HttpRoute, true),
+    ];
+    vec(kind, 0..10)
+}
+
+/// Server names, some of which are none.
+pub fn server_name() -> impl Strategy<Value = Option<String>> {
+    const NAMES: [&str; 10] = [
+        "a.test",
+        "A.Test",
+        "b.a.test",
+        "c.b.a.test",
+        "test",
+        "x",
+        "a.test:1",
+        "",
+        "*.test",
+        ".a.test",
+    ];
+    option::weighted(0.9, select(&NAMES[..]).prop_map(Into::into))
 }
 
 /// Rules as a controller would send them: of one kind mostly, or of both for a Service, whose routes have no hosts.

@@ -114,6 +114,8 @@ fn rule(words: &[String]) -> Rule {
     let kind = match words[0].as_str() {
         "HTTPRoute" => Kind::HttpRoute,
         "GRPCRoute" => Kind::GrpcRoute,
+        "TLSRoute" => Kind::TlsRoute,
+        "TCPRoute" => Kind::TcpRoute,
         kind => panic!("{kind} is not a kind"),
     };
     let (namespace, name) = words[1].split_once('/').expect("namespace/name");

@@ -41,6 +41,43 @@ pub fn answer(rules: &[Rule], request: &Request) -> Option<(usize, usize)> {
     takers.first().map(|(_, _, _, place)| *place)
 }
 
+/// Which rule takes a connection: `None` is one without a ClientHello, `Some(None)` one whose ClientHello has no name.
+/// TLSRouteSpec.hostnames: the most specific, then the oldest, then the first by name; TCPRoute: the oldest, then the
+/// first by name.
+pub fn connection(rules: &[Rule], hello: Option<Option<&str>>) -> Option<usize> {
+    let of = |kind| {
+        rules
+            .iter()
+            .enumerate()
+            .filter(move |(_, rule)| rule.origin.kind == kind)
+    };
+    let mut takers = Vec::new();
+    if let Some(name) = hello {
+        let name =
+            name.filter(|name| !name.contains(':') && !name.contains('*') && !name.split('.').any(str::is_empty));
+        for (id, rule) in of(Kind::TlsRoute) {
+            if rule.hosts.is_empty() {
+                takers.push(((0, 0), rule, id));
+            }
+            let hosts = rule.hosts.iter().filter(|pattern| host_matches(pattern, name));
+            takers.extend(hosts.map(|pattern| (host_characters(pattern), rule, id)));
+        }
+    }
+    if takers.is_empty() {
+        takers.extend(of(Kind::TcpRoute).map(|(id, rule)| ((0, 0), rule, id)));
+    }
+    let age = |rule: &Rule| {
+        let origin = &rule.origin;
+        (
+            origin.created,
+            format!("{}/{}", origin.namespace, origin.name),
+            origin.rule,
+        )
+    };
+    takers.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| age(a.1).cmp(&age(b.1))).then(a.2.cmp(&b.2)));
+    takers.first().map(|taker| taker.2)
+}
+
 type Taker<'a> = (&'a Rule, &'a Match, (usize, usize));
 
 /// The lists of criteria in `HTTPRouteRule.matches` and `GRPCRouteRule.matches`.

@@ -44,6 +44,27 @@ proptest! {
     }
 
     #[test]
+    fn connections_are_taken_as_the_specification_says(
+        rules in generate::connection_rules(),
+        hello in proptest::option::weighted(0.9, generate::server_name()),
+        random in any::<u64>(),
+    ) {
+        let hello = hello.as_ref().map(Option::as_deref);
+        let wanted = oracle::connection(&rules, hello);
+        let (table, _) = Table::compile(rules);
+        let ask = match hello {
+            Some(sni) => Ask::Tls { sni },
+            None => Ask::Tcp,
+        };
+        let decided = table.decide(&ask, random);
+        let (explained, steps) = table.explain(&ask, random);
+        prop_assert_eq!(&decided, &explained);
+        prop_assert_eq!(wanted, decided.as_ref().ok().map(|decision| decision.rule.id as usize));
+        let taken: Vec<_> = steps.iter().filter(|step| step.outcome == Outcome::Taken).map(|step| step.rule as usize).collect();
+        prop_assert_eq!(taken, Vec::from_iter(wanted));
+    }
+
+    #[test]
     fn an_explanation_ends_in_the_decision(
         rules in generate::rules(),
         request in prop_oneof![generate::request(), generate::hostile_request()],

@@ -207,7 +207,7 @@ impl State {
                 continue;
             };
             let old = std::mem::replace(&mut followed.planned, planned);
-            if old.answer != followed.planned.answer {
+            if (&old.answer, &old.consumers) != (&followed.planned.answer, &followed.planned.consumers) {
                 for mailbox in followed.followers.iter().filter_map(|id| self.mailboxes.get(id)) {
                     mailbox.put(name);
                 }
@@ -347,7 +347,11 @@ impl Follower {
 
     fn news_of(&mut self, name: Name) -> Option<News> {
         let told = self.told.get_mut(&name)?;
-        let answer = lock(&self.answers.state).followed.get(&name)?.planned.answer.clone()?;
+        let answer = {
+            let state = lock(&self.answers.state);
+            let planned = &state.followed.get(&name)?.planned;
+            planned.answer_for(self.caller.namespace())?.clone()
+        };
         if let Some((namespace, account)) = &answer.only_for
             && (self.caller.namespace(), self.caller.service_account()) != (&**namespace, &**account)
         {

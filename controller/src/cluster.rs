@@ -260,18 +260,18 @@ impl Cluster {
         touched.routes.insert(key.clone());
         if let Some(old) = self.routes.remove(&key) {
             for parent in old.parent_services() {
-                touched.service(&parent);
-                unindex(&mut self.routes_by_parent, &parent, &key);
-                unindex(&mut self.routes_by_service, &parent, &key);
+                touched.service(parent);
+                unindex(&mut self.routes_by_parent, parent, &key);
+                unindex(&mut self.routes_by_service, parent, &key);
             }
             old.backend_services()
                 .for_each(|service| unindex(&mut self.routes_by_service, service, &key));
         }
         if let Some(route) = new {
             for parent in route.parent_services() {
-                touched.service(&parent);
+                touched.service(parent);
                 index(&mut self.routes_by_parent, parent.clone(), key.clone());
-                index(&mut self.routes_by_service, parent, key.clone());
+                index(&mut self.routes_by_service, parent.clone(), key.clone());
             }
             for service in route.backend_services() {
                 index(&mut self.routes_by_service, service.clone(), key.clone());

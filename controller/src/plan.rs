@@ -7,7 +7,7 @@ mod backends;
 mod status;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -67,23 +67,38 @@ pub struct Answer {
 pub struct Planned {
     /// `None`: there is nothing to say yet.
     pub answer: Option<Answer>,
+    /// What clients of these namespaces are told instead, because there are routes of theirs for it (consumer routes).
+    pub consumers: BTreeMap<Arc<str>, Answer>,
     /// A change of one of these can change the answer.
     pub dependencies: BTreeSet<Dependency>,
+}
+
+impl Planned {
+    /// The answer to a client of this namespace.
+    pub fn answer_for(&self, namespace: &str) -> Option<&Answer> {
+        self.consumers.get(namespace).or(self.answer.as_ref())
+    }
 }
 
 /// Makes the answer to a name.
 pub fn answer(cluster: &Cluster, settings: &Settings, name: &Name) -> Planned {
     match name {
         Name::Destination(address) => {
-            let (destination, dependencies) = destination(cluster, settings, *address);
-            let version = version(b"destination", &destination);
-            let answer = Answer {
+            let told = |destination: wire::Destination| Answer {
+                version: version(b"destination", &destination),
                 content: Content::Destination(destination),
-                version,
                 only_for: None,
             };
+            let (producers, mut dependencies) = destination(cluster, settings, *address, None);
+            let mut consumers = BTreeMap::new();
+            for namespace in consumers_of(cluster, *address) {
+                let (content, more) = destination(cluster, settings, *address, Some(&namespace));
+                dependencies.extend(more);
+                consumers.insert(namespace, told(content));
+            }
             Planned {
-                answer: Some(answer),
+                answer: Some(told(producers)),
+                consumers,
                 dependencies,
             }
         }
@@ -101,7 +116,11 @@ pub fn answer(cluster: &Cluster, settings: &Settings, name: &Name) -> Planned {
                     only_for,
                 }
             });
-            Planned { answer, dependencies }
+            Planned {
+                answer,
+                consumers: BTreeMap::new(),
+                dependencies,
+            }
         }
     }
 }
@@ -114,18 +133,40 @@ fn version(kind: &[u8], message: &impl Message) -> String {
     hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is known of an address and port.
+/// The namespaces that have routes of their own for an address and port of another's Service.
+fn consumers_of(cluster: &Cluster, asked: SocketAddr) -> BTreeSet<Arc<str>> {
+    let found = cluster.service_at(asked.ip().to_canonical());
+    let found = found.and_then(|service| Some((service, service.port(asked.port())?)));
+    let routes = found.into_iter().flat_map(|(service, port)| {
+        let routes = cluster.routes_of(&service.key);
+        routes.filter(move |route| route.is_of_consumer(service) && attaches(route, service, port))
+    });
+    routes.map(|route| route.key.object.namespace.clone()).collect()
+}
+
+/// What is known of an address and port. `consumer`: to clients of this namespace, which has routes of its own for it; they
+/// act in place of those of the Service's namespace, never together with them (GEP-1294, "Multiple routes for a Service").
 pub fn destination(
     cluster: &Cluster,
     settings: &Settings,
     asked: SocketAddr,
+    consumer: Option<&str>,
 ) -> (wire::Destination, BTreeSet<Dependency>) {
     let (address, port) = (asked.ip().to_canonical(), asked.port());
     let mut dependencies = BTreeSet::from([Dependency::Address(address)]);
     let destination = if let Some(service) = cluster.service_at(address) {
         dependencies.insert(Dependency::Service(service.key.clone()));
         match service.port(port) {
-            Some(port) => of_service(cluster, settings, service, port, address.is_ipv6(), &mut dependencies),
+            Some(port) => {
+                let from = consumer.unwrap_or(&service.key.namespace);
+                let mut backends = Backends::new(cluster, settings, address.is_ipv6());
+                let destination = of_service(cluster, service, port, from, &mut backends);
+                dependencies.extend(backends.services().map(|service| Dependency::Service(service.clone())));
+                wire::Destination {
+                    backends: backends.into_wire(),
+                    ..destination
+                }
+            }
             // A Service's address answers on the Service's ports and on no other.
             None => nothing(DestinationKind::Unknown),
         }
@@ -157,15 +198,14 @@ fn nothing(kind: DestinationKind) -> wire::Destination {
     }
 }
 
+/// A Service's port by the routes of one namespace; its backends are in `backends`.
 fn of_service(
     cluster: &Cluster,
-    settings: &Settings,
     service: &Service,
     port: &ServicePort,
-    ipv6: bool,
-    dependencies: &mut BTreeSet<Dependency>,
+    from: &str,
+    backends: &mut Backends<'_>,
 ) -> wire::Destination {
-    let mut backends = Backends::new(cluster, settings, ipv6);
     let own = ServicePortName {
         service: service.key.clone(),
         port: port.number,
@@ -173,28 +213,27 @@ fn of_service(
     let default_backend = backends.index(&own).ok();
     let routes = cluster
         .routes_of(&service.key)
-        .filter(|route| attaches(route, service, port));
+        .filter(|route| *route.key.object.namespace == *from && attaches(route, service, port));
     let rules: Vec<rule::Rule> = routes
         .flat_map(|route| &route.rules)
-        .map(|rule| resolved(rule, &mut backends))
+        .map(|rule| resolved(rule, backends))
         .collect();
-    dependencies.extend(backends.services().map(|service| Dependency::Service(service.clone())));
     wire::Destination {
         kind: DestinationKind::Service.into(),
         object: Some(name_of(&service.key)),
         protocol: port.protocol.into(),
         rules: rules.iter().map(wire::Rule::from).collect(),
-        backends: backends.into_wire(),
+        backends: Vec::new(),
         default_backend,
     }
 }
 
-/// Whether a route of the Service's namespace is attached to this port of it.
+/// Whether a route is attached to this port of a Service.
 fn attaches(route: &Route, service: &Service, port: &ServicePort) -> bool {
     route
         .parents
         .iter()
-        .any(|parent| *parent.service == *service.key.name && parent_takes(parent, port))
+        .any(|parent| parent.service == service.key && parent_takes(parent, port))
 }
 
 fn parent_takes(parent: &Parent, port: &ServicePort) -> bool {

@@ -21,7 +21,7 @@ pub use weft_proto::duration::parse as parse_duration;
 use crate::{
     cluster::{
         read::{self, Mistakes},
-        types::{Key, Kind, ObjectKey},
+        types::{Key, Kind, ObjectKey, Service},
     },
     objects::{ParentRef, core::Meta},
 };
@@ -31,7 +31,8 @@ use crate::{
 pub struct Route {
     /// Which object it is.
     pub key: Key,
-    /// The Services that it attaches to, all of its own namespace.
+    /// The Services that it attaches to. One of another namespace makes it a consumer route, which acts on clients of its own
+    /// namespace alone.
     pub parents: Vec<Parent>,
     /// Its rules, in the order of the object.
     pub rules: Vec<Rule>,
@@ -39,11 +40,11 @@ pub struct Route {
     pub problems: Vec<Problem>,
 }
 
-/// A Service of the route's own namespace that the route attaches to.
+/// A Service that the route attaches to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parent {
-    /// The Service's name.
-    pub service: Arc<str>,
+    /// The Service.
+    pub service: ObjectKey,
     /// Only the port with this number.
     pub port: Option<u16>,
     /// Only the port with this name.
@@ -117,8 +118,6 @@ pub enum Reason {
     BackendNotFound,
     /// A parent that is not there, or has no such port.
     NoMatchingParent,
-    /// A Service of another namespace as parent.
-    NotAllowedByParent,
 }
 
 impl fmt::Display for Reason {
@@ -129,12 +128,13 @@ impl fmt::Display for Reason {
 
 impl Route {
     /// The Services that it attaches to.
-    pub fn parent_services(&self) -> impl Iterator<Item = ObjectKey> + '_ {
-        let namespace = &self.key.object.namespace;
-        self.parents.iter().map(|parent| ObjectKey {
-            namespace: namespace.clone(),
-            name: parent.service.clone(),
-        })
+    pub fn parent_services(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.parents.iter().map(|parent| &parent.service)
+    }
+
+    /// Whether it stands in another namespace than a Service, and so acts on its own namespace's clients of it.
+    pub fn is_of_consumer(&self, service: &Service) -> bool {
+        self.key.object.namespace != service.key.namespace
     }
 
     /// The Services that its rules send requests to.

@@ -1,5 +1,5 @@
-//! Cluster in, answers out: each `golden/NAME.yaml` is a cluster with questions (`# ask: ADDRESS`), and `NAME.txt` what a
-//! proxy is told, with what is said of the routes. `UPDATE_GOLDEN=1 cargo test -p weft-controller --test golden` writes the
+//! Cluster in, answers out: each `golden/NAME.yaml` is a cluster with questions (`# ask: ADDRESS`, and `from NAMESPACE` where who
+//! asks matters), and `NAME.txt` what a proxy is told, with what is said of the routes. `UPDATE_GOLDEN=1 cargo test -p weft-controller --test golden` writes the
 //! answers anew; read the difference before you commit it.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
@@ -62,12 +62,13 @@ fn answers(text: &str) -> String {
         cluster_cidrs: "10.0.0.0/8,fd00::/8".parse().unwrap(),
     };
     for question in text.lines().filter_map(|line| line.strip_prefix("# ask: ")) {
-        let name = match question.parse() {
+        let (asked, caller) = question.split_once(" from ").unwrap_or((question, ""));
+        let name = match asked.parse() {
             Ok(address) => Name::Destination(address),
-            Err(_) => Name::Workload(question.parse().unwrap()),
+            Err(_) => Name::Workload(asked.parse().unwrap()),
         };
         writeln!(out, "\n{question}").unwrap();
-        match plan::answer(&cluster, &settings, &name).answer {
+        match plan::answer(&cluster, &settings, &name).answer_for(caller).cloned() {
             None => writeln!(out, "  nothing to say yet").unwrap(),
             Some(answer) => match answer.content {
                 Content::Destination(destination) => show(&destination, &mut out),

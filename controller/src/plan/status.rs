@@ -2,7 +2,7 @@
 
 use super::{backends, parent_takes};
 use crate::{
-    cluster::{Cluster, types::ObjectKey},
+    cluster::Cluster,
     translate::{Problem, Reason, Route},
 };
 
@@ -17,15 +17,12 @@ pub struct Status {
 pub fn status(cluster: &Cluster, route: &Route) -> Status {
     let mut problems = route.problems.clone();
     for parent in &route.parents {
-        let key = ObjectKey {
-            namespace: route.key.object.namespace.clone(),
-            name: parent.service.clone(),
-        };
+        let key = &parent.service;
         let no_parent = |message| Problem {
             reason: Reason::NoMatchingParent,
             message,
         };
-        match cluster.service_named(&key) {
+        match cluster.service_named(key) {
             None => problems.push(no_parent(format!("the parent Service {key} is not there"))),
             Some(service) if !service.ports.iter().any(|port| parent_takes(parent, port)) => {
                 let section = parent

@@ -30,21 +30,9 @@ pub(super) fn parents(
             continue;
         }
         let at = format!("spec.parentRefs[{index}]");
-        let other = parent.namespace.as_deref().filter(|other| *other != namespace);
-        if let Some(other) = other {
-            // A consumer route acts on the clients of its own namespace only (GEP-1294), which needs the clients' namespace.
-            problems.push(Problem {
-                reason: Reason::NotAllowedByParent,
-                message: format!(
-                    "{at} is the Service {other}/{} of another namespace; weft supports routes in the Service's own",
-                    parent.name
-                ),
-            });
-            continue;
-        }
         let port = parent.port.map(|number| port_number(number, &at, mistakes));
         parents.push(Parent {
-            service: parent.name.as_str().into(),
+            service: ObjectKey::new(parent.namespace.as_deref().unwrap_or(namespace), &parent.name),
             port: port.flatten(),
             section: parent.section_name.as_deref().map(Into::into),
         });
@@ -110,19 +98,11 @@ fn target(
             None
         }
     };
-    if let Some(other) = backend.namespace.as_deref().filter(|other| *other != namespace) {
-        return Err(Problem {
-            reason: Reason::RefNotPermitted,
-            message: format!(
-                "{at} is the Service {other}/{} of another namespace, which needs a ReferenceGrant there; weft does not \
-                 read grants yet",
-                backend.name
-            ),
-        });
-    }
+    // A Service of another namespace needs no grant in a route whose parent is a Service (GEP-1294, "Namespace boundaries"): who
+    // calls the parent can call that Service too.
     // Without a port there is a mistake, and the object is refused.
     Ok(ServicePortName {
-        service: ObjectKey::new(namespace, &backend.name),
+        service: ObjectKey::new(backend.namespace.as_deref().unwrap_or(namespace), &backend.name),
         port: port.unwrap_or(1),
     })
 }

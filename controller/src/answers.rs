@@ -21,7 +21,9 @@ use crate::{
         Cluster, Dependency, Touched,
         types::{Key, ObjectKey},
     },
-    plan::{self, Answer, Name, Planned, Settings, Status},
+    gateway::references,
+    plan::{self, Answer, Name, Planned, Settings},
+    status::{self, Desired},
     watch::Batch,
 };
 
@@ -32,6 +34,7 @@ pub struct Answers {
     synced: watch::Sender<bool>,
     batches: watch::Sender<u64>,
     told: AtomicU64,
+    problems: AtomicU64,
 }
 
 #[derive(Default)]
@@ -41,9 +44,6 @@ struct State {
     dependents: HashMap<Dependency, HashSet<Name>>,
     mailboxes: HashMap<u64, Arc<Mailbox>>,
     next_mailbox: u64,
-    statuses: HashMap<Key, Status>,
-    /// Routes to look at once everything is known.
-    waiting: BTreeSet<Key>,
 }
 
 struct Followed {
@@ -78,6 +78,7 @@ impl Answers {
             synced: watch::Sender::new(false),
             batches: watch::Sender::new(0),
             told: AtomicU64::new(0),
+            problems: AtomicU64::new(0),
         })
     }
 
@@ -89,12 +90,8 @@ impl Answers {
             state.cluster.apply(change, &mut touched);
         }
         state.answer_anew(&self.settings, &touched.dependencies);
-        state.waiting.append(&mut touched.routes);
         if batch.synced {
             self.synced.send_replace(true);
-        }
-        if *self.synced.borrow() {
-            state.report();
         }
         drop(state);
         self.batches.send_modify(|count| *count += 1);
@@ -153,6 +150,34 @@ impl Answers {
         self.told.load(Ordering::Relaxed)
     }
 
+    /// What is to be said of every object of the Gateway API now, and how many of them do not act as written.
+    pub fn statuses(&self) -> BTreeMap<Key, Desired> {
+        let state = lock(&self.state);
+        let statuses = status::statuses(&state.cluster, &self.settings);
+        drop(state);
+        let problems = statuses
+            .values()
+            .filter(|desired| !desired.problems().is_empty())
+            .count();
+        self.problems.store(problems as u64, Ordering::Relaxed);
+        statuses
+    }
+
+    /// Objects of the Gateway API that did not act as written when their statuses were made the last time.
+    pub fn problems(&self) -> u64 {
+        self.problems.load(Ordering::Relaxed)
+    }
+
+    /// Every Secret and ConfigMap that something refers to.
+    pub fn wanted(&self) -> BTreeSet<Key> {
+        references::wanted(&lock(&self.state).cluster)
+    }
+
+    /// Looks at the cluster, which stands still meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&Cluster) -> T) -> T {
+        look(&lock(&self.state).cluster)
+    }
+
     /// The cluster's ranges of addresses, as far as it says them itself.
     pub fn detected_ranges(&self) -> Cidrs {
         lock(&self.state).cluster.all_ranges().clone()
@@ -179,18 +204,6 @@ impl Answers {
         let pods = pods.filter_map(|key| Some((key.clone(), state.cluster.pod_named(key)?.uid.clone())));
         pods.collect()
     }
-
-    /// What is wrong with routes now, each with its reasons.
-    pub fn statuses(&self) -> Vec<(Key, Status)> {
-        let state = lock(&self.state);
-        let mut statuses: Vec<_> = state
-            .statuses
-            .iter()
-            .map(|(key, status)| (key.clone(), status.clone()))
-            .collect();
-        statuses.sort_by(|one, other| one.0.cmp(&other.0));
-        statuses
-    }
 }
 
 impl State {
@@ -199,7 +212,7 @@ impl State {
             .iter()
             .filter_map(|dependency| self.dependents.get(dependency))
             .flatten()
-            .copied()
+            .cloned()
             .collect();
         for name in names {
             let planned = plan::answer(&self.cluster, settings, &name);
@@ -209,25 +222,25 @@ impl State {
             let old = std::mem::replace(&mut followed.planned, planned);
             if (&old.answer, &old.consumers) != (&followed.planned.answer, &followed.planned.consumers) {
                 for mailbox in followed.followers.iter().filter_map(|id| self.mailboxes.get(id)) {
-                    mailbox.put(name);
+                    mailbox.put(name.clone());
                 }
             }
             let new = followed.planned.dependencies.clone();
-            self.depend(name, &old.dependencies, &new);
+            self.depend(&name, &old.dependencies, &new);
         }
     }
 
-    fn depend(&mut self, name: Name, old: &BTreeSet<Dependency>, new: &BTreeSet<Dependency>) {
+    fn depend(&mut self, name: &Name, old: &BTreeSet<Dependency>, new: &BTreeSet<Dependency>) {
         for gone in old.difference(new) {
             if let Some(names) = self.dependents.get_mut(gone) {
-                names.remove(&name);
+                names.remove(name);
                 if names.is_empty() {
                     self.dependents.remove(gone);
                 }
             }
         }
         for added in new.difference(old) {
-            self.dependents.entry(added.clone()).or_default().insert(name);
+            self.dependents.entry(added.clone()).or_default().insert(name.clone());
         }
     }
 
@@ -237,7 +250,7 @@ impl State {
             return;
         }
         let planned = plan::answer(&self.cluster, settings, &name);
-        self.depend(name, &BTreeSet::new(), &planned.dependencies);
+        self.depend(&name, &BTreeSet::new(), &planned.dependencies);
         self.followed.insert(
             name,
             Followed {
@@ -255,28 +268,7 @@ impl State {
         if followed.followers.is_empty() {
             let dependencies = std::mem::take(&mut followed.planned.dependencies);
             self.followed.remove(&name);
-            self.depend(name, &dependencies, &BTreeSet::new());
-        }
-    }
-
-    /// Says what is new about routes.
-    fn report(&mut self) {
-        for key in std::mem::take(&mut self.waiting) {
-            let status = self
-                .cluster
-                .route_named(&key)
-                .map(|route| plan::status(&self.cluster, route));
-            let new = status.unwrap_or_default();
-            let old = self.statuses.remove(&key).unwrap_or_default();
-            for problem in new.problems.iter().filter(|problem| !old.problems.contains(problem)) {
-                tracing::warn!(route = %key, reason = %problem.reason, "{}", problem.message);
-            }
-            if new.problems.is_empty() && !old.problems.is_empty() {
-                tracing::info!(route = %key, "acts as written now");
-            }
-            if !new.problems.is_empty() {
-                self.statuses.insert(key, new);
-            }
+            self.depend(&name, &dependencies, &BTreeSet::new());
         }
     }
 }
@@ -313,10 +305,10 @@ impl Follower {
         if !self.told.contains_key(&name) && self.told.len() >= limits::FOLLOWED {
             return Err(TooMany);
         }
-        if self.told.insert(name, version).is_none() {
-            lock(&self.answers.state).follow(&self.answers.settings, name, self.id);
+        if self.told.insert(name.clone(), version).is_none() {
+            lock(&self.answers.state).follow(&self.answers.settings, name.clone(), self.id);
         }
-        self.asked.insert(name);
+        self.asked.insert(name.clone());
         self.mailbox.put(name);
         Ok(())
     }
@@ -339,17 +331,17 @@ impl Follower {
     pub fn take(&mut self) -> Option<(Name, News)> {
         loop {
             let name = lock(&self.mailbox.names).pop_first()?;
-            if let Some(news) = self.news_of(name) {
+            if let Some(news) = self.news_of(&name) {
                 return Some((name, news));
             }
         }
     }
 
-    fn news_of(&mut self, name: Name) -> Option<News> {
-        let told = self.told.get_mut(&name)?;
+    fn news_of(&mut self, name: &Name) -> Option<News> {
+        let told = self.told.get_mut(name)?;
         let answer = {
             let state = lock(&self.answers.state);
-            let planned = &state.followed.get(&name)?.planned;
+            let planned = &state.followed.get(name)?.planned;
             planned.answer_for(self.caller.namespace())?.clone()
         };
         if let Some((namespace, account)) = &answer.only_for
@@ -360,7 +352,7 @@ impl Follower {
             tracing::warn!(caller = %self.caller, ?name, "asked for a pod of someone else, and is told nothing");
             return None;
         }
-        let asked = self.asked.remove(&name);
+        let asked = self.asked.remove(name);
         if *told == answer.version {
             return asked.then_some(News::Unchanged(answer.version));
         }

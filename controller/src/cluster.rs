@@ -3,6 +3,7 @@
 //! Sources feed it with [`Change`]s; [`Cluster::apply`] says what each of them touched, so that only the answers that
 //! depend on it are made anew. Objects arrive here already read and checked ([`read`], [`crate::translate`]).
 
+mod gateway_api;
 pub mod read;
 pub mod types;
 
@@ -13,12 +14,16 @@ use std::{
 };
 
 pub use types::{
-    Key, Kind, Namespace, Object, ObjectKey, Pod, Ranges, Service, ServicePort, Slice, SliceEndpoint, SlicePort,
+    Certificate, ConfigMap, Key, Kind, Namespace, Object, ObjectKey, Observed, Pod, Ranges, Secret, Service,
+    ServiceKind, ServicePort, Slice, SliceEndpoint, SlicePort,
 };
 
 use weft_proto::skip::Cidrs;
 
-use crate::translate::Route;
+use crate::{
+    gateway::objects::{BackendTlsPolicy, Gateway, GatewayClass, ListenerSet, ReferenceGrant},
+    translate::{Route, Target},
+};
 
 /// A change of one object.
 #[derive(Clone, Debug)]
@@ -40,6 +45,9 @@ pub enum Dependency {
     Namespace(Arc<str>),
     /// The cluster's ranges of addresses.
     Ranges,
+    /// Anything that a gateway's answer is made of, beside its backends: objects of the Gateway API, namespaces' labels, Secrets and
+    /// ConfigMaps. One for all gateways: their answers are made anew together, once for each batch of changes.
+    Routing,
 }
 
 /// What some changes touched.
@@ -47,8 +55,6 @@ pub enum Dependency {
 pub struct Touched {
     /// What answers may depend on.
     pub dependencies: HashSet<Dependency>,
-    /// Routes whose status may be another now.
-    pub routes: BTreeSet<Key>,
 }
 
 impl Touched {
@@ -69,6 +75,15 @@ pub struct Cluster {
     services: HashMap<ObjectKey, Service>,
     slices: HashMap<ObjectKey, Slice>,
     routes: BTreeMap<Key, Arc<Route>>,
+    classes: BTreeMap<Arc<str>, GatewayClass>,
+    gateways: BTreeMap<ObjectKey, Arc<Gateway>>,
+    listener_sets: BTreeMap<ObjectKey, Arc<ListenerSet>>,
+    policies: BTreeMap<ObjectKey, Arc<BackendTlsPolicy>>,
+    grants: BTreeMap<ObjectKey, ReferenceGrant>,
+    secrets: BTreeMap<ObjectKey, Secret>,
+    config_maps: BTreeMap<ObjectKey, ConfigMap>,
+    /// Of the objects of the Gateway API.
+    observed: HashMap<Key, Observed>,
     ranges: BTreeMap<Key, Cidrs>,
     /// All of them together.
     all_ranges: Cidrs,
@@ -80,8 +95,13 @@ pub struct Cluster {
     slices_by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     slices_by_endpoint: HashMap<IpAddr, BTreeSet<ObjectKey>>,
     slices_by_pod: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    routes_by_parent: HashMap<ObjectKey, BTreeSet<Key>>,
-    routes_by_service: HashMap<ObjectKey, BTreeSet<Key>>,
+    routes_by_parent: HashMap<Target, BTreeSet<Key>>,
+    /// Routes with a backend in another namespace, by that namespace.
+    routes_by_foreign: HashMap<Arc<str>, BTreeSet<Key>>,
+    sets_by_gateway: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    policies_by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Policies by the namespace that they and what they refer to are in.
+    policies_by_namespace: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
 }
 
 fn index<K: std::hash::Hash + Eq, V: Ord>(map: &mut HashMap<K, BTreeSet<V>>, key: K, value: V) {
@@ -113,16 +133,16 @@ impl Cluster {
                 Object::Pod(pod) => self.pod(pod.key.clone(), Some(pod), touched),
                 Object::Service(service) => self.service(service.key.clone(), Some(service), touched),
                 Object::Slice(slice) => self.slice(slice.key.clone(), Some(slice), touched),
-                Object::Route(route) => self.route(route.key.clone(), Some(Arc::new(route)), touched),
                 Object::Ranges(ranges) => self.ranges(ranges.key, Some(ranges.cidrs), touched),
+                other => self.apply_gateway_api(other, touched),
             },
             Change::Delete(key) => match key.kind {
                 Kind::Namespace => self.namespace(key.object.name, None, touched),
                 Kind::Pod => self.pod(key.object, None, touched),
                 Kind::Service => self.service(key.object, None, touched),
                 Kind::EndpointSlice => self.slice(key.object, None, touched),
-                Kind::HttpRoute | Kind::GrpcRoute => self.route(key, None, touched),
                 Kind::Node | Kind::ServiceCidr => self.ranges(key, None, touched),
+                _ => self.delete_gateway_api(key, touched),
             },
         }
     }
@@ -132,6 +152,11 @@ impl Cluster {
             return;
         }
         touched.dependencies.insert(Dependency::Namespace(name.clone()));
+        // Selectors look at labels.
+        let labels = |namespace: Option<&Namespace>| namespace.map(|namespace| namespace.labels.clone());
+        if labels(self.namespaces.get(&name)) != labels(new.as_ref()) {
+            touched.dependencies.insert(Dependency::Routing);
+        }
         let injected = |namespace: Option<&Namespace>| namespace.is_some_and(|namespace| namespace.injected);
         let (before, after) = (injected(self.namespaces.get(&name)), injected(new.as_ref()));
         if before != after {
@@ -206,7 +231,6 @@ impl Cluster {
             return;
         }
         touched.service(&key);
-        touched.routes.extend(values(&self.routes_by_service, &key).cloned());
         // What a port speaks is also said of the pods behind it.
         for slice in values(&self.slices_by_service, &key).filter_map(|key| self.slices.get(key)) {
             slice.addresses().for_each(|address| touched.address(address));
@@ -250,33 +274,6 @@ impl Cluster {
                 .pods()
                 .for_each(|pod| index(&mut self.slices_by_pod, pod.clone(), key.clone()));
             self.slices.insert(key, slice);
-        }
-    }
-
-    fn route(&mut self, key: Key, new: Option<Arc<Route>>, touched: &mut Touched) {
-        if self.routes.get(&key) == new.as_ref() {
-            return;
-        }
-        touched.routes.insert(key.clone());
-        if let Some(old) = self.routes.remove(&key) {
-            for parent in old.parent_services() {
-                touched.service(parent);
-                unindex(&mut self.routes_by_parent, parent, &key);
-                unindex(&mut self.routes_by_service, parent, &key);
-            }
-            old.backend_services()
-                .for_each(|service| unindex(&mut self.routes_by_service, service, &key));
-        }
-        if let Some(route) = new {
-            for parent in route.parent_services() {
-                touched.service(parent);
-                index(&mut self.routes_by_parent, parent.clone(), key.clone());
-                index(&mut self.routes_by_service, parent.clone(), key.clone());
-            }
-            for service in route.backend_services() {
-                index(&mut self.routes_by_service, service.clone(), key.clone());
-            }
-            self.routes.insert(key, route);
         }
     }
 
@@ -333,15 +330,5 @@ impl Cluster {
     /// The EndpointSlices that list an address.
     pub fn slices_at(&self, address: IpAddr) -> impl Iterator<Item = &Slice> {
         values(&self.slices_by_endpoint, &address).filter_map(|key| self.slices.get(key))
-    }
-
-    /// The routes that are attached to a Service, in the order of their names.
-    pub fn routes_of<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = &'a Arc<Route>> + use<'a> {
-        values(&self.routes_by_parent, service).filter_map(|key| self.routes.get(key))
-    }
-
-    /// A route by name.
-    pub fn route_named(&self, key: &Key) -> Option<&Arc<Route>> {
-        self.routes.get(key)
     }
 }

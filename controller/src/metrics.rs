@@ -122,7 +122,7 @@ impl Parts {
             family("weft_discovery_streams", streams);
             let names = vec![(String::new(), answers.followed() as u64)];
             family("weft_discovery_names", names);
-            let routes = vec![(String::new(), answers.statuses().len() as u64)];
+            let routes = vec![(String::new(), answers.problems())];
             family("weft_routes_with_problems", routes);
         }
         if let Some(answers) = &self.answers {

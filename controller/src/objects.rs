@@ -4,13 +4,21 @@
 //! so: nothing is dropped in silence. Defaults of the CRDs are applied here, since files never met an API server.
 
 pub mod core;
+pub mod gateway;
 mod grpc_route;
 mod http_route;
+mod l4_route;
+pub mod policy;
+mod selector;
 
 use serde::Deserialize;
+use serde_json::Value;
 
+pub use gateway::{LocalReference, Reference};
 pub use grpc_route::{GrpcMatch, GrpcMethodMatch, GrpcRouteSpec, GrpcRule};
-pub use http_route::{HttpMatch, HttpRouteSpec, HttpRule, PathMatch, Timeouts};
+pub use http_route::{HttpMatch, HttpRouteSpec, HttpRule, PathMatch, Retry, Timeouts};
+pub use l4_route::{L4RouteSpec, L4Rule};
+pub use selector::{LabelSelector, Requirement};
 
 /// API group of the Gateway API.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -29,9 +37,9 @@ pub struct ParentRef {
     pub namespace: Option<String>,
     /// The parent's name.
     pub name: String,
-    /// A Service's port by name.
+    /// A Service's port or a Gateway's listener by name.
     pub section_name: Option<String>,
-    /// A Service's port by number.
+    /// A Service's port or a Gateway's listeners by number.
     pub port: Option<i64>,
 }
 
@@ -90,6 +98,100 @@ pub struct Filter {
     pub request_redirect: Option<Redirect>,
     /// For type URLRewrite.
     pub url_rewrite: Option<Rewrite>,
+    /// For type RequestMirror.
+    pub request_mirror: Option<Mirror>,
+    /// For type CORS.
+    #[serde(alias = "CORS")]
+    pub cors: Option<Cors>,
+    /// Not supported.
+    pub external_auth: Option<Value>,
+    /// Not supported.
+    pub extension_ref: Option<Value>,
+}
+
+/// A copy of each request, or of some.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// Where it goes.
+    pub backend_ref: BackendRef,
+    /// Of so many in a hundred; absent: of all.
+    pub percent: Option<i64>,
+    /// Or of such a part.
+    pub fraction: Option<Fraction>,
+}
+
+/// A part of the whole.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fraction {
+    /// Parts.
+    pub numerator: i64,
+    /// Parts of the whole.
+    #[serde(default = "hundred")]
+    pub denominator: i64,
+}
+
+fn hundred() -> i64 {
+    100
+}
+
+/// Cross-origin resource sharing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cors {
+    /// Origins that may read responses.
+    pub allow_origins: Vec<String>,
+    /// Whether requests may carry credentials.
+    pub allow_credentials: Option<bool>,
+    /// Methods.
+    pub allow_methods: Vec<String>,
+    /// Header fields of requests.
+    pub allow_headers: Vec<String>,
+    /// Header fields of responses.
+    pub expose_headers: Vec<String>,
+    /// Seconds; absent: 5.
+    pub max_age: Option<i64>,
+}
+
+/// How the requests of a session stay together.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionPersistence {
+    /// Name of the cookie or header field; absent: one of weft's.
+    pub session_name: Option<String>,
+    /// The session ends so long after it began.
+    pub absolute_timeout: Option<String>,
+    /// The session ends when it was not used for so long.
+    pub idle_timeout: Option<String>,
+    /// `Cookie` or `Header`; absent: `Cookie`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// For type Cookie.
+    #[serde(alias = "cookieConfig")]
+    pub cookie: Option<CookieConfig>,
+    /// For type Header.
+    pub header: Option<HeaderConfig>,
+}
+
+/// The cookie of a session.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CookieConfig {
+    /// Its name; absent: one of weft's.
+    pub name: Option<String>,
+    /// Its path; absent: `/`.
+    pub path: Option<String>,
+    /// `Session` or `Permanent`; absent: `Session`.
+    pub lifetime_type: Option<String>,
+}
+
+/// The header field of a session.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HeaderConfig {
+    /// Its name; absent: one of weft's.
+    pub name: Option<String>,
 }
 
 /// Changes of header fields.

@@ -3,8 +3,8 @@
 //! An answer comes with the things that it depends on, so that [`crate::answers`] makes it anew only when one of them
 //! changed. Equal clusters give equal bytes, in every replica: a version is a hash of them.
 
-mod backends;
-mod status;
+pub(crate) mod backends;
+mod gateway;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,16 +21,14 @@ use weft_proto::{
 };
 use weft_route::rule;
 
-pub use status::{Status, status};
-
 use crate::{
     cluster::{
         Cluster, Dependency,
-        types::{ObjectKey, Pod, Service, ServicePort},
+        types::{Key, ObjectKey, Pod, Service, ServicePort},
     },
-    translate::{Parent, Route, Rule, ServicePortName},
+    translate::{Parent, Route, Rule, ServicePortName, Target},
 };
-use backends::Backends;
+use backends::{Backends, Carries};
 
 /// What does not change while the controller runs.
 #[derive(Clone, Debug)]
@@ -43,12 +41,14 @@ pub struct Settings {
 }
 
 /// What a proxy can ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Name {
     /// Where a connection meant to go.
     Destination(SocketAddr),
     /// The pod with this address.
     Workload(IpAddr),
+    /// The Gateway with this name.
+    Gateway(ObjectKey),
 }
 
 /// The answer to a name.
@@ -122,6 +122,7 @@ pub fn answer(cluster: &Cluster, settings: &Settings, name: &Name) -> Planned {
                 dependencies,
             }
         }
+        Name::Gateway(key) => gateway::answer(cluster, settings, key),
     }
 }
 
@@ -138,8 +139,9 @@ fn consumers_of(cluster: &Cluster, asked: SocketAddr) -> BTreeSet<Arc<str>> {
     let found = cluster.service_at(asked.ip().to_canonical());
     let found = found.and_then(|service| Some((service, service.port(asked.port())?)));
     let routes = found.into_iter().flat_map(|(service, port)| {
-        let routes = cluster.routes_of(&service.key);
-        routes.filter(move |route| route.is_of_consumer(service) && attaches(route, service, port))
+        let routes = cluster.routes_of(&Target::Service(service.key.clone()));
+        routes
+            .filter(move |route| route.key.object.namespace != service.key.namespace && attaches(route, service, port))
     });
     routes.map(|route| route.key.object.namespace.clone()).collect()
 }
@@ -210,13 +212,13 @@ fn of_service(
         service: service.key.clone(),
         port: port.number,
     };
-    let default_backend = backends.index(&own).ok();
+    let default_backend = backends.index(&own, Carries::Requests).ok();
     let routes = cluster
-        .routes_of(&service.key)
+        .routes_of(&Target::Service(service.key.clone()))
         .filter(|route| *route.key.object.namespace == *from && attaches(route, service, port));
     let rules: Vec<rule::Rule> = routes
-        .flat_map(|route| &route.rules)
-        .map(|rule| resolved(rule, backends))
+        .flat_map(|route| route.rules.iter().map(move |rule| (route, rule)))
+        .map(|(route, rule)| resolved(&route.key, rule, Carries::Requests, backends))
         .collect();
     wire::Destination {
         kind: DestinationKind::Service.into(),
@@ -230,19 +232,22 @@ fn of_service(
 
 /// Whether a route is attached to this port of a Service.
 fn attaches(route: &Route, service: &Service, port: &ServicePort) -> bool {
-    route
-        .parents
-        .iter()
-        .any(|parent| parent.service == service.key && parent_takes(parent, port))
+    let is_parent = |parent: &Parent| matches!(&parent.target, Target::Service(key) if *key == service.key);
+    route.refused.is_none()
+        && route
+            .parents
+            .iter()
+            .any(|parent| is_parent(parent) && parent_takes(parent, port))
 }
 
-fn parent_takes(parent: &Parent, port: &ServicePort) -> bool {
+/// Whether a parent that is a Service means this port of it.
+pub(crate) fn parent_takes(parent: &Parent, port: &ServicePort) -> bool {
     parent.port.is_none_or(|number| number == port.number)
         && parent.section.as_ref().is_none_or(|section| *section == port.name)
 }
 
 /// A rule with its backends found, or with the reasons why they are not.
-fn resolved(rule: &Rule, backends: &mut Backends<'_>) -> rule::Rule {
+fn resolved(route: &Key, rule: &Rule, carries: Carries, backends: &mut Backends<'_>) -> rule::Rule {
     let mut resolved = rule.rule.clone();
     if let Some(refused) = &rule.refused {
         // "If a reference to a custom filter type cannot be resolved, the filter MUST NOT be skipped. Instead, requests
@@ -251,15 +256,22 @@ fn resolved(rule: &Rule, backends: &mut Backends<'_>) -> rule::Rule {
         resolved.backends = vec![rule::WeightedBackend::invalid(&refused.to_string(), 1)];
         return resolved;
     }
-    let shares = rule.backends.iter().map(|backend| {
-        let found = backend
-            .target
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|target| backends.index(target));
-        backend.share(found.map_err(|problem| problem.to_string().into()))
-    });
+    let mut find = |target| {
+        let found = backends.of_route(route, target, carries);
+        found.map_err(|problem| Arc::<str>::from(problem.to_string()))
+    };
+    let shares = rule.backends.iter().map(|backend| backend.share(find(&backend.target)));
     resolved.backends = shares.collect();
+    if !rule.mirrors.is_empty() {
+        let of_shares = resolved.backends.iter_mut().flat_map(|share| &mut share.filters);
+        for filter in resolved.filters.iter_mut().chain(of_shares) {
+            if let rule::Filter::Mirror(mirror) = filter
+                && let Ok(index) = mirror.backend
+            {
+                mirror.backend = find(&rule.mirrors[index as usize]);
+            }
+        }
+    }
     resolved
 }
 
@@ -276,7 +288,7 @@ fn of_pod(cluster: &Cluster, settings: &Settings, pod: &Pod, address: SocketAddr
         id: pod.key.to_string(),
         protocol: protocol.into(),
         endpoints: vec![endpoint],
-        ..Default::default()
+        ..wire::Backend::default()
     };
     wire::Destination {
         kind: DestinationKind::Pod.into(),

@@ -32,6 +32,7 @@ use weft_service::{
 
 use crate::{
     answers::{Answers, Follower, News},
+    cluster::ObjectKey,
     listen::{Listener, Peer},
     plan::Name,
 };
@@ -239,9 +240,9 @@ fn read(name: Option<&wire::Name>) -> Result<Name, Status> {
     match name.and_then(|name| name.kind.as_ref()) {
         Some(name::Kind::Destination(address)) => Ok(Name::Destination(address.socket_addr().map_err(wrong)?)),
         Some(name::Kind::Workload(address)) => Ok(Name::Workload(address.ip_addr().map_err(wrong)?)),
-        Some(name::Kind::Gateway(_)) => Err(Status::unimplemented("this controller serves no gateways")),
+        Some(name::Kind::Gateway(name)) => Ok(Name::Gateway(ObjectKey::new(&name.namespace, &name.name))),
         None => Err(Status::invalid_argument(
-            "a name is neither a destination nor a workload",
+            "a name is neither a destination nor a workload nor a gateway",
         )),
     }
 }
@@ -251,6 +252,10 @@ fn write(name: Name) -> wire::Name {
         kind: Some(match name {
             Name::Destination(address) => name::Kind::Destination(address.into()),
             Name::Workload(address) => name::Kind::Workload(address.into()),
+            Name::Gateway(key) => name::Kind::Gateway(wire::ObjectName {
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
+            }),
         }),
     }
 }

@@ -4,24 +4,30 @@
 //! What an API server would refuse is refused here too, all mistakes together. What is valid but not supported is kept as
 //! a [`Problem`]: the rule then answers 500, as the Gateway API demands, and the status says why.
 
+mod backends;
 mod filter;
 mod grpc_route;
 mod http_route;
+mod l4_route;
 mod matching;
-mod service;
+mod parents;
+mod session;
 
 use std::{fmt, sync::Arc};
 
 use weft_route::rule::{self, Origin};
 
+pub use backends::ServicePortName;
 pub use grpc_route::translate as grpc_route;
 pub use http_route::translate as http_route;
+pub use l4_route::translate as l4_route;
+pub use parents::{Parent, Target};
 pub use weft_proto::duration::parse as parse_duration;
 
 use crate::{
     cluster::{
         read::{self, Mistakes},
-        types::{Key, Kind, ObjectKey, Service},
+        types::{Key, Kind, ObjectKey},
     },
     objects::{ParentRef, core::Meta},
 };
@@ -31,35 +37,33 @@ use crate::{
 pub struct Route {
     /// Which object it is.
     pub key: Key,
-    /// The Services that it attaches to. One of another namespace makes it a consumer route, which acts on clients of its own
-    /// namespace alone.
+    /// Seconds since 1970.
+    pub created: i64,
+    /// What it attaches to: one for each reference, in their order.
     pub parents: Vec<Parent>,
+    /// Exact hosts or `*.suffix`, lower case; empty: every host. Without meaning where the parent is a Service.
+    pub hosts: Vec<Arc<str>>,
     /// Its rules, in the order of the object.
     pub rules: Vec<Rule>,
-    /// What is valid and not supported, of the whole route.
+    /// Why no parent takes it.
+    pub refused: Option<Problem>,
+    /// What is valid and not supported, of the whole route; it acts without that.
     pub problems: Vec<Problem>,
-}
-
-/// A Service that the route attaches to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parent {
-    /// The Service.
-    pub service: ObjectKey,
-    /// Only the port with this number.
-    pub port: Option<u16>,
-    /// Only the port with this name.
-    pub section: Option<Arc<str>>,
 }
 
 /// A rule whose backends are still names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// Everything but the backends.
+    /// Everything but hosts and backends. The index of a mirror's backend is one in `mirrors`.
     pub rule: rule::Rule,
     /// Where it sends requests.
     pub backends: Vec<Backend>,
+    /// Where copies of requests go.
+    pub mirrors: Vec<Result<ServicePortName, Problem>>,
     /// The rule needs something that weft cannot do: every request that it takes is answered 500.
     pub refused: Option<Problem>,
+    /// What is valid and not supported; the rule acts without it.
+    pub problems: Vec<Problem>,
 }
 
 /// A reference to a backend.
@@ -71,21 +75,6 @@ pub struct Backend {
     pub weight: u32,
     /// Filters for this backend only.
     pub filters: Vec<rule::Filter>,
-}
-
-/// A port of a Service, by name and number.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServicePortName {
-    /// The Service.
-    pub service: ObjectKey,
-    /// The port's number.
-    pub port: u16,
-}
-
-impl fmt::Display for ServicePortName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.service, self.port)
-    }
 }
 
 /// Why a route, or a part of it, does not act as written.
@@ -116,8 +105,16 @@ pub enum Reason {
     RefNotPermitted,
     /// A Service, or its port, that is not there.
     BackendNotFound,
-    /// A parent that is not there, or has no such port.
+    /// A parent that has no such port or listener.
     NoMatchingParent,
+    /// No listener of a Gateway takes routes of this kind or namespace.
+    NotAllowedByListeners,
+    /// No listener of a Gateway has a host of the route's.
+    NoMatchingListenerHostname,
+    /// A route of another kind has the same parent and host.
+    Conflicted,
+    /// A BackendTLSPolicy that cannot be carried out.
+    InvalidPolicy,
 }
 
 impl fmt::Display for Reason {
@@ -129,69 +126,136 @@ impl fmt::Display for Reason {
 impl Route {
     /// The Services that it attaches to.
     pub fn parent_services(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.parents.iter().map(|parent| &parent.service)
+        self.parents.iter().filter_map(|parent| match &parent.target {
+            Target::Service(service) => Some(service),
+            _ => None,
+        })
     }
 
-    /// Whether it stands in another namespace than a Service, and so acts on its own namespace's clients of it.
-    pub fn is_of_consumer(&self, service: &Service) -> bool {
-        self.key.object.namespace != service.key.namespace
+    /// Where its rules send requests and their copies.
+    pub fn targets(&self) -> impl Iterator<Item = &Result<ServicePortName, Problem>> {
+        self.rules.iter().flat_map(Rule::targets)
     }
 
-    /// The Services that its rules send requests to.
+    /// The Services that its rules send requests and copies to.
     pub fn backend_services(&self) -> impl Iterator<Item = &ObjectKey> {
-        let backends = self.rules.iter().flat_map(|rule| &rule.backends);
-        backends
-            .filter_map(|backend| backend.target.as_ref().ok())
-            .map(|target| &target.service)
+        let targets = self.targets().filter_map(|target| target.as_ref().ok());
+        targets.map(|target| &target.service)
     }
 }
 
-/// What both kinds of routes have in common: a name, parents and rules. `name_of` is a rule's own name, and `one` translates it;
-/// it is told where the rule stands.
+impl Rule {
+    fn new(origin: Origin) -> Self {
+        Self {
+            rule: rule::Rule::new(origin),
+            backends: Vec::new(),
+            mirrors: Vec::new(),
+            refused: None,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Where it sends requests and their copies.
+    pub fn targets(&self) -> impl Iterator<Item = &Result<ServicePortName, Problem>> {
+        self.backends.iter().map(|backend| &backend.target).chain(&self.mirrors)
+    }
+
+    /// With this in it, every request is answered 500, and the status says why.
+    fn refuse(&mut self, problem: Problem) {
+        self.refused.get_or_insert(problem);
+    }
+}
+
+/// What all kinds of routes have in common.
+struct Given<'a> {
+    kind: Kind,
+    metadata: &'a Meta,
+    parents: &'a [ParentRef],
+    hostnames: &'a [String],
+    default_gateways: Option<&'a str>,
+}
+
+/// Translates a route. `name_of` is a rule's own name, and `one` translates it; it is told where the rule stands.
 fn route<R>(
-    kind: (Kind, rule::Kind),
-    metadata: &Meta,
-    parents: &[ParentRef],
+    given: Given<'_>,
+    kind: rule::Kind,
     rules: &[R],
     name_of: impl Fn(&R) -> &str,
-    one: impl Fn(&R, Origin, &str, &mut Vec<Problem>, &mut Mistakes) -> Rule,
+    one: impl Fn(&R, Rule, &str, &mut Mistakes) -> Rule,
 ) -> Result<Route, Mistakes> {
-    let object = read::key(metadata)?;
+    let object = read::key(given.metadata)?;
+    let created = read::created(given.metadata);
     let (mut mistakes, mut problems) = (Mistakes::new(), Vec::new());
-    let parents = service::parents(parents, &object.namespace, &mut problems, &mut mistakes);
+    let parents = parents::parents(given.parents, &object.namespace, &mut problems, &mut mistakes);
+    for (index, host) in given.hostnames.iter().enumerate() {
+        if !matching::is_host(host.strip_prefix("*.").unwrap_or(host)) {
+            mistakes.push(format!(
+                "spec.hostnames[{index}]: '{host}' is not a host name in lower case, nor '*.' before one"
+            ));
+        }
+    }
+    if given.default_gateways.is_some_and(|scope| scope != "None") {
+        problems.push(Problem {
+            reason: Reason::UnsupportedValue,
+            message: "spec.useDefaultGateways is not supported; name the Gateways in parentRefs".into(),
+        });
+    }
     let rules = rules.iter().enumerate().map(|(index, given)| {
-        let created = read::created(metadata);
-        let mut origin = Origin::new(kind.1, &object.namespace, &object.name, index as u32, created);
+        let mut origin = Origin::new(kind, &object.namespace, &object.name, index as u32, created);
         origin.rule_name = name_of(given).into();
-        one(
-            given,
-            origin,
-            &format!("spec.rules[{index}]"),
-            &mut problems,
-            &mut mistakes,
-        )
+        let at = format!("spec.rules[{index}]");
+        let before = mistakes.len();
+        let rule = one(given, Rule::new(origin), &at, &mut mistakes);
+        if mistakes.len() == before {
+            checked(rule, &at)
+        } else {
+            rule
+        }
     });
     let rules = rules.collect();
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let key = Key { kind: kind.0, object };
     Ok(Route {
-        key,
+        key: Key {
+            kind: given.kind,
+            object,
+        },
+        created,
         parents,
+        hosts: given.hostnames.iter().map(|host| host.as_str().into()).collect(),
         rules,
+        refused: None,
         problems,
     })
 }
 
-/// Asks the `route` crate, too, which knows what it can compile. Not where the object's own mistakes say it already.
-fn checked(rule: Rule, at: &str, mistakes_before: usize, mistakes: &mut Mistakes) -> Rule {
-    if mistakes.len() == mistakes_before {
-        let mut whole = rule.rule.clone();
-        whole.backends = rule.backends.iter().map(|backend| backend.share(Ok(0))).collect();
-        mistakes.extend(whole.mistakes().into_iter().map(|mistake| format!("{at}.{mistake}")));
+/// Asks the `route` crate, too, which knows what it can compile: an API server lets pass what that cannot, as an expression that is no
+/// regular one.
+fn checked(mut rule: Rule, at: &str) -> Rule {
+    let mut whole = rule.rule.clone();
+    whole.backends = rule.backends.iter().map(|backend| backend.share(Ok(0))).collect();
+    let mistakes: Vec<String> = whole
+        .mistakes()
+        .iter()
+        .map(|mistake| format!("{at}.{mistake}"))
+        .collect();
+    if !mistakes.is_empty() {
+        rule.refuse(Problem {
+            reason: Reason::UnsupportedValue,
+            message: mistakes.join("; "),
+        });
     }
     rule
+}
+
+/// A port, or a mistake.
+fn port_number(number: i64, at: &str, mistakes: &mut Mistakes) -> Option<u16> {
+    let port = u16::try_from(number).ok().filter(|port| *port > 0);
+    if port.is_none() {
+        mistakes.push(format!("{at}.port {number} is not a port from 1 to 65535"));
+    }
+    port
 }
 
 impl Backend {

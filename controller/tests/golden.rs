@@ -9,6 +9,7 @@ use std::{fmt::Write, fs, path::Path};
 use weft_controller::{
     cluster::{Change, Cluster, Touched},
     plan::{self, Name, Settings},
+    status,
     watch::parse,
 };
 use weft_proto::rpc::discovery::{self as wire, DestinationKind, change::Content};
@@ -51,16 +52,17 @@ fn answers(text: &str) -> String {
             }
         }
     }
-    for key in &touched.routes {
-        let route = cluster.route_named(key).unwrap();
-        for problem in plan::status(&cluster, route).problems {
-            writeln!(out, "{key}: {problem}").unwrap();
-        }
-    }
     let settings = Settings {
         trust_domain: "cluster.local".into(),
         cluster_cidrs: "10.0.0.0/8,fd00::/8".parse().unwrap(),
     };
+    if !text.contains("# statuses") {
+        for (key, desired) in status::statuses(&cluster, &settings) {
+            for problem in desired.problems() {
+                writeln!(out, "{key}: {problem}").unwrap();
+            }
+        }
+    }
     for question in text.lines().filter_map(|line| line.strip_prefix("# ask: ")) {
         let (asked, caller) = question.split_once(" from ").unwrap_or((question, ""));
         let name = match asked.parse() {

@@ -1,6 +1,8 @@
 //! Kubernetes objects → compact objects. All that is wrong with one object is said together: what makes it unusable as
 //! [`Mistakes`], what weft reads in its own way as notes.
 
+mod secret;
+
 use std::{net::IpAddr, str::FromStr, sync::Arc};
 
 use weft_proto::{
@@ -10,16 +12,22 @@ use weft_proto::{
     skip::{Cidrs, Ports},
 };
 
+pub use secret::{config_map, secret};
+
 use super::types::{
-    Key, Kind, Mesh, Namespace, ObjectKey, Pod, Ranges, Service, ServicePort, Slice, SliceEndpoint, SlicePort,
+    Key, Kind, Mesh, Namespace, ObjectKey, Observed, Pod, Ranges, Service, ServiceKind, ServicePort, Slice,
+    SliceEndpoint, SlicePort,
 };
 use crate::objects::core::{self, EndpointSlice, Meta, SERVICE_NAME};
+
+/// The label of every namespace with its name.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// What is wrong with an object; each entry is one mistake.
 pub type Mistakes = Vec<String>;
 
 /// Namespace and name of an object, of which the name must be there.
-pub fn key(metadata: &Meta) -> Result<ObjectKey, Mistakes> {
+pub fn key<L>(metadata: &Meta<L>) -> Result<ObjectKey, Mistakes> {
     match metadata.name.as_deref() {
         Some(name) if !name.is_empty() => {
             let namespace = metadata
@@ -41,14 +49,33 @@ pub fn created(metadata: &Meta) -> i64 {
         .map_or(0, |time| time.0.as_second())
 }
 
+/// What is observed of an object of the Gateway API.
+pub fn observed(object: &mut core::Custom) -> Observed {
+    let metadata = &object.metadata;
+    let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+    Observed {
+        generation: metadata.generation.unwrap_or_default(),
+        resource_version: text(&metadata.resource_version),
+        uid: text(&metadata.uid),
+        created: created(metadata),
+        status: Arc::new(object.status.take()),
+    }
+}
+
 /// Reads a Namespace.
 pub fn namespace(object: core::Namespace, notes: &mut Vec<String>) -> Result<Namespace, Mistakes> {
     let key = key(&object.metadata)?;
-    let label = |name| object.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+    let mut labels = object.metadata.labels.unwrap_or_default();
+    let label = |name| labels.get(name).map(String::as_str);
     let strict = label(label::MTLS).is_some_and(|text| strict(text, "label", notes));
     let injected = label(label::INJECT) == Some("enabled") && !EXCLUDED_NAMESPACES.contains(&&*key.name);
+    // An API server sets it of itself, and selectors rely on it.
+    labels
+        .entry(NAMESPACE_NAME.to_owned())
+        .or_insert_with(|| key.name.to_string());
     Ok(Namespace {
         name: key.name,
+        labels: Arc::new(labels),
         strict,
         injected,
     })
@@ -153,12 +180,24 @@ pub fn service(object: core::Service) -> Result<Service, Mistakes> {
     let key = key(&object.metadata)?;
     let mut mistakes = Mistakes::new();
     let spec = object.spec.unwrap_or_default();
-    let external = spec.type_.as_deref() == Some("ExternalName");
+    let kind = match spec.type_.as_deref() {
+        Some("ExternalName") => ServiceKind::ExternalName,
+        Some("LoadBalancer") => ServiceKind::LoadBalancer,
+        Some("NodePort") => ServiceKind::NodePort,
+        _ => ServiceKind::ClusterIp,
+    };
+    let external = kind == ServiceKind::ExternalName;
     let listed = spec.cluster_ips.unwrap_or_default().into_iter().chain(spec.cluster_ip);
     let listed = listed.filter(|ip| !external && !ip.is_empty() && ip != "None");
     let mut cluster_ips = addresses(listed, "spec.clusterIPs", &mut mistakes);
     cluster_ips.sort();
     cluster_ips.dedup();
+    let external_ips = addresses(spec.external_ips.unwrap_or_default(), "spec.externalIPs", &mut mistakes);
+    let ingress = object.status.unwrap_or_default().load_balancer.unwrap_or_default();
+    let ingress = ingress.ingress.unwrap_or_default().into_iter();
+    let ingress = ingress
+        .filter_map(|one| one.ip.or(one.hostname))
+        .filter(|one| !one.is_empty());
     let mut ports: Vec<ServicePort> = Vec::new();
     for port in spec
         .ports
@@ -177,6 +216,7 @@ pub fn service(object: core::Service) -> Result<Service, Mistakes> {
                     name,
                     number,
                     protocol: app_protocol(port.app_protocol.as_deref()),
+                    within_tls: within_tls(port.app_protocol.as_deref()),
                 });
             }
         }
@@ -184,7 +224,10 @@ pub fn service(object: core::Service) -> Result<Service, Mistakes> {
     if mistakes.is_empty() {
         Ok(Service {
             key,
+            kind,
             cluster_ips,
+            ingress: ingress.map(Into::into).collect(),
+            external_ips,
             ports,
         })
     } else {
@@ -204,6 +247,15 @@ pub fn app_protocol(text: Option<&str>) -> Protocol {
             | "amqp" | "kafka" | "ldap" | "ssh" | "ftp" | "imap" | "pop3" | "cassandra" | "nats",
         ) => Protocol::Opaque,
         _ => Protocol::Detect,
+    }
+}
+
+/// What is spoken inside of TLS that weft originates to a port with this `appProtocol`.
+fn within_tls(text: Option<&str>) -> Protocol {
+    match text {
+        Some("kubernetes.io/wss") => Protocol::Http1,
+        Some("https" | "tls") => Protocol::Detect,
+        other => app_protocol(other),
     }
 }
 

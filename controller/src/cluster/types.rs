@@ -1,13 +1,18 @@
 //! The compact objects of a [`super::Cluster`]: what weft reads of each, and nothing else.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use serde_json::Value;
 
 use weft_proto::{
     rpc::discovery::Protocol,
     skip::{Cidrs, Ports},
 };
 
-use crate::translate::Route;
+use crate::{
+    gateway::objects::{BackendTlsPolicy, Gateway, GatewayClass, ListenerSet, ReferenceGrant},
+    translate::Route,
+};
 
 /// The kinds of objects that weft reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,11 +33,31 @@ pub enum Kind {
     Node,
     /// networking.k8s.io/v1 ServiceCIDR.
     ServiceCidr,
+    /// gateway.networking.k8s.io/v1 GatewayClass.
+    GatewayClass,
+    /// gateway.networking.k8s.io/v1 Gateway.
+    Gateway,
+    /// gateway.networking.k8s.io/v1 ListenerSet.
+    ListenerSet,
+    /// gateway.networking.k8s.io/v1 TLSRoute.
+    TlsRoute,
+    /// gateway.networking.k8s.io/v1 TCPRoute.
+    TcpRoute,
+    /// gateway.networking.k8s.io/v1 UDPRoute.
+    UdpRoute,
+    /// gateway.networking.k8s.io/v1 BackendTLSPolicy.
+    BackendTlsPolicy,
+    /// gateway.networking.k8s.io/v1 ReferenceGrant.
+    ReferenceGrant,
+    /// v1 Secret: those that others refer to.
+    Secret,
+    /// v1 ConfigMap: those that others refer to.
+    ConfigMap,
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 8] = [
+    /// All of them; those that are watched come first, in the order of [`Kind::WATCHED`].
+    pub const ALL: [Kind; 18] = [
         Kind::Namespace,
         Kind::Pod,
         Kind::Service,
@@ -41,6 +66,36 @@ impl Kind {
         Kind::GrpcRoute,
         Kind::Node,
         Kind::ServiceCidr,
+        Kind::GatewayClass,
+        Kind::Gateway,
+        Kind::ListenerSet,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
+        Kind::UdpRoute,
+        Kind::BackendTlsPolicy,
+        Kind::ReferenceGrant,
+        Kind::Secret,
+        Kind::ConfigMap,
+    ];
+
+    /// Those of which every object is followed. Secrets and ConfigMaps are read by name, where something refers to them.
+    pub const WATCHED: [Kind; 16] = [
+        Kind::Namespace,
+        Kind::Pod,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::HttpRoute,
+        Kind::GrpcRoute,
+        Kind::Node,
+        Kind::ServiceCidr,
+        Kind::GatewayClass,
+        Kind::Gateway,
+        Kind::ListenerSet,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
+        Kind::UdpRoute,
+        Kind::BackendTlsPolicy,
+        Kind::ReferenceGrant,
     ];
 
     /// The kind's name in Kubernetes.
@@ -54,12 +109,41 @@ impl Kind {
             Kind::GrpcRoute => "GRPCRoute",
             Kind::Node => "Node",
             Kind::ServiceCidr => "ServiceCIDR",
+            Kind::GatewayClass => "GatewayClass",
+            Kind::Gateway => "Gateway",
+            Kind::ListenerSet => "ListenerSet",
+            Kind::TlsRoute => "TLSRoute",
+            Kind::TcpRoute => "TCPRoute",
+            Kind::UdpRoute => "UDPRoute",
+            Kind::BackendTlsPolicy => "BackendTLSPolicy",
+            Kind::ReferenceGrant => "ReferenceGrant",
+            Kind::Secret => "Secret",
+            Kind::ConfigMap => "ConfigMap",
         }
     }
 
     /// Whether its objects belong to no namespace.
     pub fn is_cluster_wide(self) -> bool {
-        matches!(self, Kind::Namespace | Kind::Node | Kind::ServiceCidr)
+        matches!(
+            self,
+            Kind::Namespace | Kind::Node | Kind::ServiceCidr | Kind::GatewayClass
+        )
+    }
+
+    /// Whether it is one of the Gateway API.
+    pub fn is_gateway_api(self) -> bool {
+        use Kind::*;
+        self.is_route()
+            || matches!(
+                self,
+                GatewayClass | Gateway | ListenerSet | BackendTlsPolicy | ReferenceGrant
+            )
+    }
+
+    /// Whether it is a route, of which weft makes rules or at least says why not.
+    pub fn is_route(self) -> bool {
+        use Kind::*;
+        matches!(self, HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute)
     }
 }
 
@@ -118,10 +202,24 @@ pub enum Object {
     Service(Service),
     /// An EndpointSlice.
     Slice(Slice),
-    /// An HTTPRoute or a GRPCRoute.
-    Route(Route),
+    /// A route of any kind.
+    Route(Observed, Route),
     /// A Node or a ServiceCIDR.
     Ranges(Ranges),
+    /// A GatewayClass.
+    GatewayClass(Observed, GatewayClass),
+    /// A Gateway.
+    Gateway(Observed, Arc<Gateway>),
+    /// A ListenerSet.
+    ListenerSet(Observed, ListenerSet),
+    /// A BackendTLSPolicy.
+    BackendTlsPolicy(Observed, BackendTlsPolicy),
+    /// A ReferenceGrant.
+    ReferenceGrant(ReferenceGrant),
+    /// A Secret.
+    Secret(Secret),
+    /// A ConfigMap.
+    ConfigMap(ConfigMap),
 }
 
 impl Object {
@@ -138,11 +236,39 @@ impl Object {
             Object::Pod(pod) => (Kind::Pod, pod.key.clone()),
             Object::Service(service) => (Kind::Service, service.key.clone()),
             Object::Slice(slice) => (Kind::EndpointSlice, slice.key.clone()),
-            Object::Route(route) => return route.key.clone(),
+            Object::Route(_, route) => return route.key.clone(),
             Object::Ranges(ranges) => return ranges.key.clone(),
+            Object::GatewayClass(_, class) => (
+                Kind::GatewayClass,
+                ObjectKey {
+                    namespace: "".into(),
+                    name: class.name.clone(),
+                },
+            ),
+            Object::Gateway(_, gateway) => (Kind::Gateway, gateway.key.clone()),
+            Object::ListenerSet(_, set) => (Kind::ListenerSet, set.key.clone()),
+            Object::BackendTlsPolicy(_, policy) => (Kind::BackendTlsPolicy, policy.key.clone()),
+            Object::ReferenceGrant(grant) => (Kind::ReferenceGrant, grant.key.clone()),
+            Object::Secret(secret) => (Kind::Secret, secret.key.clone()),
+            Object::ConfigMap(map) => (Kind::ConfigMap, map.key.clone()),
         };
         Key { kind, object }
     }
+}
+
+/// What an API server says of an object beside what is asked for in it. A change of this alone changes no answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Counts the changes of the specification; 0 in files.
+    pub generation: i64,
+    /// Counts all changes; empty in files.
+    pub resource_version: Arc<str>,
+    /// UID of the object; empty in files that do not say one.
+    pub uid: Arc<str>,
+    /// Seconds since 1970; 0 where it is not said.
+    pub created: i64,
+    /// Its `.status`, ours and that of others.
+    pub status: Arc<Value>,
 }
 
 /// A namespace.
@@ -150,6 +276,8 @@ impl Object {
 pub struct Namespace {
     /// Its name.
     pub name: Arc<str>,
+    /// Its labels.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// `weft.dev/mtls: strict`.
     pub strict: bool,
     /// Its pods are to be in the mesh.
@@ -209,10 +337,70 @@ impl Pod {
 pub struct Service {
     /// Its name.
     pub key: ObjectKey,
+    /// What kind of Service it is.
+    pub kind: ServiceKind,
     /// Its cluster addresses; empty for a headless one.
     pub cluster_ips: Vec<IpAddr>,
+    /// Where it is reached from outside, as `.status.loadBalancer` says: addresses or names.
+    pub ingress: Vec<Arc<str>>,
+    /// `externalIPs`.
+    pub external_ips: Vec<IpAddr>,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
+}
+
+/// `type` of a Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// Reached inside of the cluster.
+    #[default]
+    ClusterIp,
+    /// And at a port of every node.
+    NodePort,
+    /// And at addresses that someone gives it.
+    LoadBalancer,
+    /// Another name for something outside.
+    ExternalName,
+}
+
+/// A Secret that something refers to, of which the parts that weft uses are read already.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Secret {
+    /// Its name.
+    pub key: ObjectKey,
+    /// `tls.crt` with `tls.key`, or what is wrong with them.
+    pub certificate: Result<Arc<Certificate>, Arc<str>>,
+    /// `ca.crt`: PEM certificates, or what is wrong with them.
+    pub roots: Result<Arc<str>, Arc<str>>,
+}
+
+/// A ConfigMap that something refers to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigMap {
+    /// Its name.
+    pub key: ObjectKey,
+    /// `ca.crt`: PEM certificates, or what is wrong with them.
+    pub roots: Result<Arc<str>, Arc<str>>,
+    /// All of its data.
+    pub data: Arc<BTreeMap<String, String>>,
+}
+
+/// A certificate with its chain and its key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// PEM, its own certificate first.
+    pub chain: Arc<str>,
+    /// PEM; fits the certificate.
+    pub key: Arc<str>,
+    /// DNS names of the certificate, in lower case; some begin with `*.`.
+    pub names: Vec<Arc<str>>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key never reaches a log.
+        write!(f, "Certificate({})", self.names.join(", "))
+    }
 }
 
 impl Service {
@@ -231,6 +419,8 @@ pub struct ServicePort {
     pub number: u16,
     /// What `appProtocol` declares.
     pub protocol: Protocol,
+    /// What is spoken inside of TLS that weft originates there.
+    pub within_tls: Protocol,
 }
 
 /// An EndpointSlice.

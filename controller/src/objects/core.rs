@@ -1,13 +1,14 @@
 //! Kubernetes' own objects, as far as weft reads them. What is not read is skipped while it is parsed, so that of a list of
 //! pods a hundredth part is in memory at no time; `managedFields` and most labels and annotations are of that.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
+use serde_json::Value;
 use weft_proto::names::label;
 
 /// Label of an EndpointSlice that names its Service.
@@ -16,10 +17,10 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Labels and annotations that weft reads.
 const READ: [&str; 3] = [label::INJECT, label::MTLS, SERVICE_NAME];
 
-/// `metadata`.
+/// `metadata`; `L` is what is kept of labels.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Meta {
+pub struct Meta<L = Texts> {
     /// The object's name.
     pub name: Option<String>,
     /// Its namespace.
@@ -31,8 +32,12 @@ pub struct Meta {
     /// It is being deleted.
     #[serde(deserialize_with = "is_there")]
     pub deletion_timestamp: bool,
+    /// Counts the changes of what was asked for.
+    pub generation: Option<i64>,
+    /// Counts all changes.
+    pub resource_version: Option<String>,
     /// Of its labels those that weft reads.
-    pub labels: Option<Texts>,
+    pub labels: Option<L>,
     /// Of its annotations those that weft reads.
     pub annotations: Option<Texts>,
 }
@@ -82,8 +87,8 @@ impl<'de> Deserialize<'de> for Texts {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Namespace {
-    /// Its name and labels.
-    pub metadata: Meta,
+    /// Its name and all of its labels: selectors look at them.
+    pub metadata: Meta<BTreeMap<String, String>>,
 }
 
 /// v1 Pod.
@@ -152,6 +157,34 @@ pub struct Service {
     pub metadata: Meta,
     /// What was asked for.
     pub spec: Option<ServiceSpec>,
+    /// What there is.
+    pub status: Option<ServiceStatus>,
+}
+
+/// Of a Service what there is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceStatus {
+    /// For type LoadBalancer.
+    pub load_balancer: Option<LoadBalancer>,
+}
+
+/// Where a Service is reached from outside.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancer {
+    /// The addresses.
+    pub ingress: Option<Vec<Ingress>>,
+}
+
+/// An address for traffic from outside.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Ingress {
+    /// An address.
+    pub ip: Option<String>,
+    /// Or a name.
+    pub hostname: Option<String>,
 }
 
 /// Of a Service what was asked for.
@@ -167,6 +200,9 @@ pub struct ServiceSpec {
     /// All of its addresses.
     #[serde(rename = "clusterIPs")]
     pub cluster_ips: Option<Vec<String>>,
+    /// Addresses outside of the cluster that lead to it.
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Option<Vec<String>>,
     /// Its ports.
     pub ports: Option<Vec<ServicePort>>,
 }
@@ -285,12 +321,36 @@ pub struct ServiceCidrSpec {
     pub cidrs: Option<Vec<String>>,
 }
 
-/// An HTTPRoute or a GRPCRoute, whose specification is read by itself.
+/// An object of the Gateway API, whose specification is read by itself.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Route {
+pub struct Custom {
     /// Its name.
     pub metadata: Meta,
     /// What was asked for.
-    pub spec: serde_json::Value,
+    pub spec: Value,
+    /// What was said of it.
+    pub status: Value,
+}
+
+/// v1 Secret.
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Secret {
+    /// Its name.
+    pub metadata: Meta,
+    /// Its data, each in base64.
+    pub data: Option<BTreeMap<String, String>>,
+    /// The same as text, in files.
+    pub string_data: Option<BTreeMap<String, String>>,
+}
+
+/// v1 ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigMap {
+    /// Its name.
+    pub metadata: Meta,
+    /// Its data.
+    pub data: Option<BTreeMap<String, String>>,
 }

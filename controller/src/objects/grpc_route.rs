@@ -1,9 +1,8 @@
 //! GRPCRoute, `gateway.networking.k8s.io/v1`.
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{BackendRef, Filter, ParentRef, ValueMatch};
+use super::{BackendRef, Filter, ParentRef, SessionPersistence, ValueMatch};
 
 /// `spec` of a GRPCRoute.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -12,6 +11,8 @@ pub struct GrpcRouteSpec {
     /// What the route attaches to.
     #[serde(default)]
     pub parent_refs: Vec<ParentRef>,
+    /// Not supported: a route names its Gateways.
+    pub use_default_gateways: Option<String>,
     /// Hosts; without meaning where the parent is a Service (GEP-1294).
     #[serde(default)]
     pub hostnames: Vec<String>,
@@ -36,8 +37,8 @@ pub struct GrpcRule {
     /// Where calls go.
     #[serde(default)]
     pub backend_refs: Vec<BackendRef>,
-    /// Not supported yet.
-    pub session_persistence: Option<Value>,
+    /// How the calls of a session stay together.
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// All conditions must hold.

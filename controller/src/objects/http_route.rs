@@ -1,9 +1,8 @@
 //! HTTPRoute, `gateway.networking.k8s.io/v1`.
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{BackendRef, Filter, ParentRef, ValueMatch};
+use super::{BackendRef, Filter, ParentRef, SessionPersistence, ValueMatch};
 
 /// `spec` of an HTTPRoute.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -12,6 +11,8 @@ pub struct HttpRouteSpec {
     /// What the route attaches to.
     #[serde(default)]
     pub parent_refs: Vec<ParentRef>,
+    /// Not supported: a route names its Gateways.
+    pub use_default_gateways: Option<String>,
     /// Hosts; without meaning where the parent is a Service (GEP-1294).
     #[serde(default)]
     pub hostnames: Vec<String>,
@@ -37,10 +38,10 @@ pub struct HttpRule {
     pub backend_refs: Vec<BackendRef>,
     /// How long a request may take.
     pub timeouts: Option<Timeouts>,
-    /// Not supported yet.
-    pub retry: Option<Value>,
-    /// Not supported yet.
-    pub session_persistence: Option<Value>,
+    /// When and how often a request is tried again.
+    pub retry: Option<Retry>,
+    /// How the requests of a session stay together.
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// All conditions must hold.
@@ -77,4 +78,16 @@ pub struct Timeouts {
     pub request: Option<String>,
     /// For one attempt.
     pub backend_request: Option<String>,
+}
+
+/// When and how often a request is tried again (GEP-1731).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Retry {
+    /// Statuses of a response.
+    pub codes: Vec<i64>,
+    /// Attempts after the first; absent: one of weft's own choice.
+    pub attempts: Option<i64>,
+    /// Least pause between attempts.
+    pub backoff: Option<String>,
 }

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use weft_route::rule::{Filter, HeaderChange, Kind, PathChange, Redirect, Rewrite};
+use weft_route::rule::{Cors, Filter, HeaderChange, Kind, Mirror, PathChange, Redirect, Rewrite};
 
 use super::{
-    Problem, Reason,
+    Problem, Reason, Rule, backends,
     matching::{is_field_value, is_host, is_token},
 };
 use crate::{cluster::read::Mistakes, objects};
 
-/// Translates filters. The error: a filter that weft does not support, for which the Gateway API demands status 500.
+/// Translates filters; where mirrors send their copies is put into the rule. The error: a filter that weft does not support, for which
+/// the Gateway API demands status 500.
 pub(super) fn filters(
     kind: Kind,
     given: &[objects::Filter],
     at: &str,
+    rule: &mut Rule,
     mistakes: &mut Mistakes,
 ) -> Result<Vec<Filter>, Problem> {
     let mut filters = Vec::new();
@@ -27,7 +29,7 @@ pub(super) fn filters(
         {
             mistakes.push(format!("{at}: the filter {} cannot be repeated", filter.kind));
         }
-        match one(kind, filter, &at, mistakes) {
+        match one(kind, filter, &at, rule, mistakes) {
             Ok(filter) => filters.extend(filter),
             Err(problem) => unsupported = unsupported.or(Some(problem)),
         }
@@ -48,7 +50,13 @@ fn once(kind: &str) -> bool {
     )
 }
 
-fn one(kind: Kind, given: &objects::Filter, at: &str, mistakes: &mut Mistakes) -> Result<Option<Filter>, Problem> {
+fn one(
+    kind: Kind,
+    given: &objects::Filter,
+    at: &str,
+    rule: &mut Rule,
+    mistakes: &mut Mistakes,
+) -> Result<Option<Filter>, Problem> {
     let missing = |field: &str| vec![format!("{at}: a filter of type {} needs the field {field}", given.kind)];
     let translated = match (given.kind.as_str(), kind) {
         ("RequestHeaderModifier", _) => match &given.request_header_modifier {
@@ -67,9 +75,17 @@ fn one(kind: Kind, given: &objects::Filter, at: &str, mistakes: &mut Mistakes) -
             Some(change) => Ok(Filter::Rewrite(rewrite(change, at, mistakes))),
             None => Err(missing("urlRewrite")),
         },
-        ("ExtensionRef" | "RequestMirror" | "CORS" | "ExternalAuth", _) => {
+        ("RequestMirror", _) => match &given.request_mirror {
+            Some(given) => Ok(Filter::Mirror(mirror(given, at, rule, mistakes))),
+            None => Err(missing("requestMirror")),
+        },
+        ("CORS", Kind::HttpRoute) => match &given.cors {
+            Some(given) => Ok(Filter::Cors(cors(given, at, mistakes))),
+            None => Err(missing("cors")),
+        },
+        ("ExtensionRef" | "ExternalAuth", _) => {
             return Err(Problem {
-                reason: Reason::IncompatibleFilters,
+                reason: Reason::UnsupportedValue,
                 message: format!("{at}: the filter {} is not supported; the rule answers 500", given.kind),
             });
         }
@@ -185,6 +201,93 @@ fn path_change(given: Option<&objects::PathModifier>, at: &str, mistakes: &mut M
         ));
     }
     Some(change(value.as_str().into()))
+}
+
+fn mirror(given: &objects::Mirror, at: &str, rule: &mut Rule, mistakes: &mut Mistakes) -> Mirror {
+    let at = format!("{at}.requestMirror");
+    let (numerator, denominator) = match (given.percent, &given.fraction) {
+        (Some(_), Some(_)) => {
+            mistakes.push(format!("{at}: percent and fraction exclude each other"));
+            (100, 100)
+        }
+        (Some(percent), None) => (percent, 100),
+        (None, Some(fraction)) => (fraction.numerator, fraction.denominator),
+        (None, None) => (100, 100),
+    };
+    let part = u32::try_from(numerator).ok().zip(u32::try_from(denominator).ok());
+    let part = part.filter(|(numerator, denominator)| *denominator > 0 && numerator <= denominator);
+    if part.is_none() {
+        mistakes.push(format!("{at}: {numerator} of {denominator} is not a part of the whole"));
+    }
+    let (numerator, denominator) = part.unwrap_or((1, 1));
+    let target = backends::target(
+        &given.backend_ref,
+        &rule.rule.origin.namespace,
+        &format!("{at}.backendRef"),
+        mistakes,
+    );
+    rule.mirrors.push(target);
+    let index = u32::try_from(rule.mirrors.len() - 1).expect("an object has fewer than four billion mirrors");
+    Mirror {
+        backend: Ok(index),
+        numerator,
+        denominator,
+    }
+}
+
+/// Seconds for which a preflight's answer may be kept, where a route does not say it (the CRD's default).
+const MAX_AGE: u32 = 5;
+
+fn cors(given: &objects::Cors, at: &str, mistakes: &mut Mistakes) -> Cors {
+    let at = format!("{at}.cors");
+    let mut names = |names: &[String], field: &str| -> Vec<Arc<str>> {
+        for name in names.iter().filter(|name| !is_token(name)) {
+            mistakes.push(format!("{at}.{field}: '{name}' is not a name"));
+        }
+        names.iter().map(|name| name.as_str().into()).collect()
+    };
+    let (allow_methods, allow_headers, expose_headers) = (
+        names(&given.allow_methods, "allowMethods"),
+        names(&given.allow_headers, "allowHeaders"),
+        names(&given.expose_headers, "exposeHeaders"),
+    );
+    for origin in given.allow_origins.iter().filter(|origin| !is_origin(origin)) {
+        mistakes.push(format!(
+            "{at}.allowOrigins: '{origin}' is neither '*' nor an origin such as https://example.com or https://*.example.com"
+        ));
+    }
+    let max_age = match given.max_age {
+        None => Some(MAX_AGE),
+        Some(seconds) => u32::try_from(seconds).ok().filter(|seconds| *seconds > 0),
+    };
+    if max_age.is_none() {
+        mistakes.push(format!("{at}.maxAge is not a number of seconds from 1"));
+    }
+    Cors {
+        allow_origins: given.allow_origins.iter().map(|one| one.as_str().into()).collect(),
+        allow_credentials: given.allow_credentials.unwrap_or(false),
+        allow_methods,
+        allow_headers,
+        expose_headers,
+        max_age,
+    }
+}
+
+/// `CORSOrigin` of the Gateway API.
+fn is_origin(text: &str) -> bool {
+    if text == "*" {
+        return true;
+    }
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return false;
+    };
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (rest, None),
+    };
+    let host = host.strip_prefix("*.").unwrap_or(host);
+    let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (host == "*" || host.split('.').all(label)) && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 /// A prefix is replaced where exactly one prefix is matched, and nowhere else.

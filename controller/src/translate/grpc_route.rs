@@ -1,8 +1,8 @@
 //! GRPCRoute → rules.
 
-use weft_route::rule::{self, Kind, Origin, Text};
+use weft_route::rule::{self, Kind, Text};
 
-use super::{Problem, Reason, Route, Rule, filter, matching, service};
+use super::{Given, Route, Rule, backends, filter, matching, session};
 use crate::{
     cluster::{read::Mistakes, types::Kind as ObjectKind},
     objects::{GrpcMatch, GrpcMethodMatch, GrpcRouteSpec, GrpcRule, core::Meta},
@@ -10,53 +10,34 @@ use crate::{
 
 /// Translates a GRPCRoute. The error holds everything for which an API server would refuse it.
 pub fn translate(metadata: &Meta, spec: &GrpcRouteSpec) -> Result<Route, Mistakes> {
-    let kind = (ObjectKind::GrpcRoute, Kind::GrpcRoute);
-    super::route(kind, metadata, &spec.parent_refs, &spec.rules, |rule| &rule.name, one)
+    let given = Given {
+        kind: ObjectKind::GrpcRoute,
+        metadata,
+        parents: &spec.parent_refs,
+        hostnames: &spec.hostnames,
+        default_gateways: spec.use_default_gateways.as_deref(),
+    };
+    super::route(given, Kind::GrpcRoute, &spec.rules, |rule| &rule.name, one)
 }
 
-fn one(given: &GrpcRule, origin: Origin, at: &str, problems: &mut Vec<Problem>, mistakes: &mut Mistakes) -> Rule {
-    if given.session_persistence.is_some() {
-        let message = format!("{at}.sessionPersistence is not supported; the rule acts without it");
-        problems.push(Problem {
-            reason: Reason::UnsupportedValue,
-            message,
-        });
-    }
-    let before = mistakes.len();
-    let mut rule = rule::Rule::new(origin);
+fn one(given: &GrpcRule, mut rule: Rule, at: &str, mistakes: &mut Mistakes) -> Rule {
     let matches = given.matches.iter().enumerate();
-    rule.matches = matches
+    rule.rule.matches = matches
         .map(|(index, one)| condition(one, &format!("{at}.matches[{index}]"), mistakes))
         .collect();
-    if rule.matches.is_empty() {
+    if rule.rule.matches.is_empty() {
         // Every call, and still a gRPC call: it must not take what is not one.
-        rule.matches.push(rule::Match::grpc(None, None));
+        rule.rule.matches.push(rule::Match::grpc(None, None));
     }
-
-    let backends = service::backends(
-        Kind::GrpcRoute,
-        &given.backend_refs,
-        &rule.origin.namespace,
-        at,
-        mistakes,
-    );
-    let refused = match filter::filters(Kind::GrpcRoute, &given.filters, at, mistakes) {
-        Ok(filters) => {
-            rule.filters = filters;
-            None
-        }
-        Err(problem) => Some(problem),
-    };
-    super::checked(
-        Rule {
-            rule,
-            backends,
-            refused,
-        },
-        at,
-        before,
-        mistakes,
-    )
+    backends::backends(Kind::GrpcRoute, &given.backend_refs, at, &mut rule, mistakes);
+    match filter::filters(Kind::GrpcRoute, &given.filters, at, &mut rule, mistakes) {
+        Ok(filters) => rule.rule.filters = filters,
+        Err(problem) => rule.refuse(problem),
+    }
+    if let Some(given) = &given.session_persistence {
+        rule.rule.session = session::session(given, at, &mut rule, mistakes);
+    }
+    rule
 }
 
 fn condition(given: &GrpcMatch, at: &str, mistakes: &mut Mistakes) -> rule::Match {

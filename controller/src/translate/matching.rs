@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use weft_proto::limits;
 use weft_route::rule::{Text, ValueMatch};
 
 use crate::{cluster::read::Mistakes, objects};
@@ -41,9 +40,7 @@ pub(super) fn text(kind: Option<&str>, value: &str, at: &str, mistakes: &mut Mis
     match kind {
         None | Some("Exact") => {}
         Some("RegularExpression") => {
-            if value.len() > limits::REGEX {
-                mistakes.push(format!("{at}.value is longer than {} bytes", limits::REGEX));
-            }
+            // How long it may be is for the `route` crate to say.
             return Text::Regex(value.into());
         }
         Some(other) => mistakes.push(format!("{at}.type is '{other}'; it can be Exact or RegularExpression")),

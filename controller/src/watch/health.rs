@@ -10,7 +10,7 @@ use crate::{api::Failure, cluster::Kind};
 /// One for all kinds.
 #[derive(Debug, Default)]
 pub struct Health {
-    kinds: [OfKind; Kind::ALL.len()],
+    kinds: [OfKind; Kind::WATCHED.len()],
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +27,7 @@ struct State {
 
 impl Health {
     fn of(&self, kind: Kind) -> &OfKind {
+        // Watched kinds come first.
         &self.kinds[kind as usize]
     }
 
@@ -52,7 +53,7 @@ impl Health {
 
     /// Of each kind: whether all of it is known and followed, and how often something failed.
     pub fn figures(&self) -> impl Iterator<Item = (Kind, bool, u64)> + '_ {
-        Kind::ALL.into_iter().map(|kind| {
+        Kind::WATCHED.into_iter().map(|kind| {
             let of = self.of(kind);
             let synced = of.state.lock().unwrap_or_else(PoisonError::into_inner).synced;
             (kind, synced, of.failures.load(Ordering::Relaxed))
@@ -74,6 +75,6 @@ impl Health {
                 State { .. } => None,
             }
         };
-        Kind::ALL.into_iter().filter_map(problem).collect()
+        Kind::WATCHED.into_iter().filter_map(problem).collect()
     }
 }

@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use futures_util::future::join_all;
 use kube::Client;
 use serde::de::DeserializeOwned;
 
@@ -28,7 +29,10 @@ use crate::{
         read::{self, Mistakes},
         types::{Key, Kind, Object, ObjectKey},
     },
-    objects::core::{EndpointSlice, Meta, Namespace, Node, Pod, Route, Service, ServiceCidr},
+    objects::{
+        GATEWAY_GROUP,
+        core::{Custom, EndpointSlice, Namespace, Node, Pod, Service, ServiceCidr},
+    },
 };
 
 /// Follows an API server.
@@ -46,46 +50,51 @@ impl Kubernetes {
 
 impl Source for Kubernetes {
     fn follow(self: Box<Self>, sink: Sink) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let left = Arc::new(AtomicUsize::new(Kind::ALL.len()));
+        let left = Arc::new(AtomicUsize::new(Kind::WATCHED.len()));
         let watch = |kind, path| Watch::new(kind, path, &self, sink.clone(), left.clone());
-        let gateway = "/apis/gateway.networking.k8s.io/v1";
         let namespaces = watch(Kind::Namespace, "/api/v1/namespaces".into())
             .follow(|one: Namespace, notes| parse::namespace(one, notes));
         let pods = watch(Kind::Pod, "/api/v1/pods".into()).follow(|one: Pod, notes| parse::pod(one, notes));
         let services = watch(Kind::Service, "/api/v1/services".into()).follow(|one: Service, _| parse::service(one));
         let slices = watch(Kind::EndpointSlice, "/apis/discovery.k8s.io/v1/endpointslices".into())
             .follow(|one: EndpointSlice, _| parse::slice(one));
-        let http_routes = watch(Kind::HttpRoute, format!("{gateway}/httproutes"))
-            .follow(|one: Route, _| parse::http_route(&one.metadata, one.spec));
-        let grpc_routes = watch(Kind::GrpcRoute, format!("{gateway}/grpcroutes"))
-            .follow(|one: Route, _| parse::grpc_route(&one.metadata, one.spec));
         let nodes = watch(Kind::Node, "/api/v1/nodes".into()).follow(|one: Node, _| parse::node(one));
         let ranges = watch(Kind::ServiceCidr, "/apis/networking.k8s.io/v1/servicecidrs".into())
             .follow(|one: ServiceCidr, _| parse::service_cidr(one));
+        let gateway_api = Kind::WATCHED.into_iter().filter(|kind| kind.is_gateway_api());
+        let gateway_api = gateway_api.map(|kind| {
+            let path = format!("/apis/{GATEWAY_GROUP}/v1/{}", plural(kind));
+            watch(kind, path).follow(move |one: Custom, _| parse::custom(kind, one))
+        });
+        let gateway_api = join_all(gateway_api.collect::<Vec<_>>());
         Box::pin(async move {
-            tokio::join!(
-                namespaces,
-                pods,
-                services,
-                slices,
-                http_routes,
-                grpc_routes,
-                nodes,
-                ranges
-            );
+            tokio::join!(namespaces, pods, services, slices, nodes, ranges, gateway_api);
         })
+    }
+}
+
+/// The resource's name in a path.
+fn plural(kind: Kind) -> String {
+    let name = kind.name().to_ascii_lowercase();
+    match name.strip_suffix('y') {
+        // Policies, but gateways.
+        Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
+        _ if name.ends_with('s') => format!("{name}es"),
+        _ => format!("{name}s"),
     }
 }
 
 /// What the objects of an API server have in common.
 trait Named {
-    fn metadata(&self) -> &Meta;
+    fn name(&self) -> Result<ObjectKey, Mistakes>;
 }
 
 macro_rules! named {
-    ($($kind:ident),+) => { $( impl Named for $kind { fn metadata(&self) -> &Meta { &self.metadata } } )+ };
+    ($($kind:ident),+) => {
+        $( impl Named for $kind { fn name(&self) -> Result<ObjectKey, Mistakes> { read::key(&self.metadata) } } )+
+    };
 }
-named!(Namespace, Pod, Service, EndpointSlice, Route, Node, ServiceCidr);
+named!(Namespace, Pod, Service, EndpointSlice, Custom, Node, ServiceCidr);
 
 /// One kind of object.
 struct Watch {
@@ -192,7 +201,7 @@ impl Watch {
     }
 
     fn key(&self, object: &impl Named) -> Result<ObjectKey, Mistakes> {
-        let mut key = read::key(object.metadata())?;
+        let mut key = object.name()?;
         if self.kind.is_cluster_wide() {
             key.namespace = "".into();
         }
@@ -289,7 +298,7 @@ impl Shared {
                     pod.namespace = slice.key.namespace.clone();
                 }
             }
-            Object::Namespace(_) | Object::Route(_) | Object::Ranges(_) => {}
+            _ => {}
         }
     }
 

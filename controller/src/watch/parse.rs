@@ -2,7 +2,12 @@
 //!
 //! An object that cannot be read is a list of mistakes with the object's name, never an end of anything else.
 
-use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::Value;
 
 use crate::{
@@ -10,9 +15,10 @@ use crate::{
         read::{self as compact, Mistakes},
         types::{Key, Kind, Object, ObjectKey},
     },
+    gateway::objects::{BackendTlsPolicy, Gateway, GatewayClass, ListenerSet, ReferenceGrant},
     objects::{
-        GATEWAY_GROUP, GrpcRouteSpec, HttpRouteSpec,
-        core::{self, EndpointSlice, Meta},
+        GATEWAY_GROUP,
+        core::{self, EndpointSlice},
     },
     translate,
 };
@@ -136,19 +142,24 @@ fn object(version: &str, kind: &str, value: Value) -> Parsed {
         ("v1", "Pod") => Kind::Pod,
         ("v1", "Service") => Kind::Service,
         ("discovery.k8s.io/v1", "EndpointSlice") => Kind::EndpointSlice,
-        ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "HTTPRoute") => Kind::HttpRoute,
-        ("gateway.networking.k8s.io/v1", "GRPCRoute") => Kind::GrpcRoute,
         ("v1", "Node") => Kind::Node,
         ("networking.k8s.io/v1", "ServiceCIDR") => Kind::ServiceCidr,
-        (_, "HTTPRoute" | "GRPCRoute") if version.starts_with(GATEWAY_GROUP) => {
-            let mistake = format!("{kind} of {version} is not read; write apiVersion: {GATEWAY_GROUP}/v1");
-            return Parsed::refused(None, vec![mistake]);
-        }
-        _ => return Parsed::default(),
+        ("v1", "Secret") => Kind::Secret,
+        ("v1", "ConfigMap") => Kind::ConfigMap,
+        _ => match of_gateway_api(version, kind) {
+            Ok(Some(kind)) => kind,
+            Ok(None) => return Parsed::default(),
+            Err(mistake) => return Parsed::refused(None, vec![mistake]),
+        },
     };
-    let metadata: Meta = match read(value.get("metadata").cloned().unwrap_or_default(), "metadata") {
+    let metadata: Name = match read(value.get("metadata").cloned().unwrap_or_default(), "metadata") {
         Ok(metadata) => metadata,
         Err(mistakes) => return Parsed::refused(None, mistakes),
+    };
+    let metadata = core::Meta::<IgnoredAny> {
+        name: metadata.name,
+        namespace: metadata.namespace,
+        ..core::Meta::default()
     };
     let name = match compact::key(&metadata) {
         Ok(name) => name,
@@ -160,10 +171,11 @@ fn object(version: &str, kind: &str, value: Value) -> Parsed {
         Kind::Pod => typed(value).and_then(|object| pod(object, &mut notes)),
         Kind::Service => typed(value).and_then(service),
         Kind::EndpointSlice => typed(value).and_then(slice),
-        Kind::HttpRoute => http_route(&metadata, spec(value)),
-        Kind::GrpcRoute => grpc_route(&metadata, spec(value)),
         Kind::Node => typed(value).and_then(node),
         Kind::ServiceCidr => typed(value).and_then(service_cidr),
+        Kind::Secret => typed(value).and_then(secret),
+        Kind::ConfigMap => typed(value).and_then(config_map),
+        kind => typed(value).and_then(|object| custom(kind, object)),
     };
     let name = if known.is_cluster_wide() {
         ObjectKey {
@@ -193,6 +205,42 @@ fn object(version: &str, kind: &str, value: Value) -> Parsed {
     }
 }
 
+/// The kind of an object of the Gateway API, of the versions that have the same fields. An error for other versions.
+fn of_gateway_api(version: &str, kind: &str) -> Result<Option<Kind>, String> {
+    let Some(version) = version
+        .strip_prefix(GATEWAY_GROUP)
+        .and_then(|rest| rest.strip_prefix('/'))
+    else {
+        return Ok(None);
+    };
+    let known = Kind::ALL.into_iter().filter(|kind| kind.is_gateway_api());
+    let Some(known) = known.into_iter().find(|known| known.name() == kind) else {
+        return Ok(None);
+    };
+    let older: &[&str] = match known {
+        Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::ReferenceGrant => &["v1beta1"],
+        Kind::TlsRoute => &["v1alpha3", "v1alpha2"],
+        Kind::TcpRoute | Kind::UdpRoute => &["v1alpha2"],
+        Kind::BackendTlsPolicy => &["v1alpha3"],
+        _ => &[],
+    };
+    if version == "v1" || older.contains(&version) {
+        Ok(Some(known))
+    } else {
+        Err(format!(
+            "{kind} of {GATEWAY_GROUP}/{version} is not read; write apiVersion: {GATEWAY_GROUP}/v1"
+        ))
+    }
+}
+
+/// Of `metadata` what names an object.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Name {
+    name: Option<String>,
+    namespace: Option<String>,
+}
+
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Mistakes> {
     serde_path_to_error::deserialize(value).map_err(|error| vec![error.to_string()])
 }
@@ -202,10 +250,6 @@ fn read<T: DeserializeOwned + Default>(value: Value, name: &str) -> Result<T, Mi
         Value::Null => Ok(T::default()),
         value => serde_path_to_error::deserialize(value).map_err(|error| vec![format!("{name}.{error}")]),
     }
-}
-
-fn spec(mut object: Value) -> Value {
-    object.get_mut("spec").map(Value::take).unwrap_or_default()
 }
 
 /// Reads a Namespace.
@@ -238,16 +282,50 @@ pub fn service_cidr(object: core::ServiceCidr) -> Result<Option<Object>, Mistake
     Ok(Some(Object::Ranges(compact::service_cidr(object)?)))
 }
 
-/// Reads an HTTPRoute from its metadata and its specification.
-pub fn http_route(metadata: &Meta, spec: Value) -> Result<Option<Object>, Mistakes> {
-    let spec: HttpRouteSpec = read(spec, "spec")?;
-    Ok(Some(Object::Route(translate::http_route(metadata, &spec)?)))
+/// Reads a Secret.
+pub fn secret(object: core::Secret) -> Result<Option<Object>, Mistakes> {
+    Ok(Some(Object::Secret(compact::secret(object)?)))
 }
 
-/// Reads a GRPCRoute from its metadata and its specification.
-pub fn grpc_route(metadata: &Meta, spec: Value) -> Result<Option<Object>, Mistakes> {
-    let spec: GrpcRouteSpec = read(spec, "spec")?;
-    Ok(Some(Object::Route(translate::grpc_route(metadata, &spec)?)))
+/// Reads a ConfigMap.
+pub fn config_map(object: core::ConfigMap) -> Result<Option<Object>, Mistakes> {
+    Ok(Some(Object::ConfigMap(compact::config_map(object)?)))
+}
+
+/// Reads an object of the Gateway API.
+pub fn custom(kind: Kind, mut object: core::Custom) -> Result<Option<Object>, Mistakes> {
+    let observed = compact::observed(&mut object);
+    let key = compact::key(&object.metadata)?;
+    let (metadata, spec) = (&object.metadata, object.spec);
+    let created = observed.created;
+    Ok(Some(match kind {
+        Kind::HttpRoute => Object::Route(observed, translate::http_route(metadata, &read(spec, "spec")?)?),
+        Kind::GrpcRoute => Object::Route(observed, translate::grpc_route(metadata, &read(spec, "spec")?)?),
+        Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
+            Object::Route(observed, translate::l4_route(kind, metadata, &read(spec, "spec")?)?)
+        }
+        Kind::GatewayClass => {
+            let (name, spec) = (key.name, read(spec, "spec")?);
+            Object::GatewayClass(observed, GatewayClass { name, spec })
+        }
+        Kind::Gateway => {
+            let spec = read(spec, "spec")?;
+            Object::Gateway(observed, Arc::new(Gateway { key, spec }))
+        }
+        Kind::ListenerSet => {
+            let spec = read(spec, "spec")?;
+            Object::ListenerSet(observed, ListenerSet { key, created, spec })
+        }
+        Kind::BackendTlsPolicy => {
+            let spec = read(spec, "spec")?;
+            Object::BackendTlsPolicy(observed, BackendTlsPolicy { key, created, spec })
+        }
+        Kind::ReferenceGrant => {
+            let spec = read(spec, "spec")?;
+            Object::ReferenceGrant(ReferenceGrant { key, spec })
+        }
+        _ => return Ok(None),
+    }))
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ metadata: {name: d}
         .filter_map(|one| one.object.as_ref())
         .map(|one| one.key().to_string())
         .collect();
-    assert_eq!(objects, ["Namespace a", "Pod default/p"]);
+    assert_eq!(objects, ["Namespace a", "ConfigMap default/b", "Pod default/p"]);
     assert_eq!(all.iter().filter(|one| !one.mistakes.is_empty()).count(), 1);
 }
 

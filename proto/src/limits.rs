@@ -213,6 +213,14 @@ limits! {
     REGEX: bytes = 1 << 10;
     /// A compiled regular expression.
     REGEX_COMPILED: bytes = 1 << 20;
+    /// Attempts of a request after its first one, whatever a route asks for.
+    RETRIES: count = 10;
+    /// Pause before another attempt, whatever a route asks for.
+    RETRY_PAUSE: time = Duration::from_secs(60);
+    /// Name of a session's cookie or header field.
+    SESSION_NAME: bytes = 128;
+    /// Tokens of sessions that are tried of one request.
+    SESSION_TOKENS: count = 4;
     /// Time for `weft` to open a connection to an API server.
     API_CONNECT: time = Duration::from_secs(5);
     /// Time for an API server to answer `weft`; admission of a dry run is part of it.

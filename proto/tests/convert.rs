@@ -316,9 +316,13 @@ fn bytes_that_are_no_address_are_refused() {
 }
 
 #[test]
-fn the_limits_of_regular_expressions_are_those_of_the_route_crate() {
+fn the_limits_of_rules_are_those_of_the_route_crate() {
     assert_eq!(limits::REGEX, weft_route::limits::REGEX);
     assert_eq!(limits::REGEX_COMPILED, weft_route::limits::REGEX_COMPILED);
+    assert_eq!(limits::RETRIES, weft_route::limits::RETRIES);
+    assert_eq!(limits::RETRY_PAUSE, weft_route::limits::RETRY_PAUSE);
+    assert_eq!(limits::SESSION_NAME, weft_route::limits::SESSION_NAME);
+    assert_eq!(limits::SESSION_TOKENS, weft_route::limits::SESSION_TOKENS);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     edit::Edit,
-    rule::{Origin, Timeouts},
+    rule::{Origin, Retry, Timeouts},
+    session::Sessions,
 };
 
 /// A rule with everything that can be computed before the first request.
@@ -20,12 +21,18 @@ pub struct Compiled {
     pub rule: Arc<str>,
     /// Limits of a request.
     pub timeouts: Timeouts,
+    /// When a request is tried again; within the limits of [`crate::limits`].
+    pub retry: Option<Box<Retry>>,
+    /// How requests stay at one endpoint. `None`: they do not, or there is no key to sign with.
+    pub sessions: Option<Box<Sessions>>,
     /// What is done to a request, in the order in which it was written.
     pub edits: Vec<Edit>,
     /// Where requests go. In the order in which they were written.
     pub shares: Vec<Share>,
     /// Sum of all weights up to and with each share's.
     pub(crate) sums: Vec<u64>,
+    /// One of the edits, or of those of a share, is for CORS.
+    pub(crate) has_cors: bool,
     /// Set where the rule cannot be carried out: every request that it takes is answered 500.
     pub(crate) invalid: Option<Arc<str>>,
 }

@@ -10,9 +10,11 @@ use crate::{
     conflict::{Conflict, Lost},
     connection::Connections,
     edit::Edit,
+    limits,
     matcher::{path::PathTest, text::TextTest},
     precedence::{Comparison, Rank},
-    rule::{Filter, GrpcMatch, Kind, Match, Rule, ValueMatch},
+    rule::{Filter, GrpcMatch, Kind, Match, Retry, Rule, ValueMatch},
+    session::Sessions,
     table::{Candidate, Group, Table, segments},
     validate::{Invalid, conditions, first_of_each},
 };
@@ -163,19 +165,28 @@ fn hosts(rule: &Rule) -> Vec<Option<Arc<str>>> {
 
 fn compile_rule(id: u32, rule: &Rule, mistakes: &[Invalid]) -> Compiled {
     // A filter with a mistake is left out, and every request of its rule is answered 500: "it MUST NOT be skipped".
-    let edits = |filters: &[Filter]| filters.iter().filter_map(|filter| Edit::new(filter).ok()).collect();
+    let edits = |filters: &[Filter]| -> Vec<Edit> {
+        let filters = filters.iter().filter(|_| mistakes.is_empty());
+        filters.filter_map(|filter| Edit::new(filter).ok()).collect()
+    };
     let mut sum = 0;
-    Compiled {
+    let mut compiled = Compiled {
         id,
         route: format!("{}/{}", rule.origin.namespace, rule.origin.name).into(),
         rule: rule.origin.rule_label().into(),
         origin: rule.origin.clone(),
         timeouts: rule.timeouts,
-        edits: if mistakes.is_empty() {
-            edits(&rule.filters)
-        } else {
-            Vec::new()
-        },
+        retry: rule.retry.as_ref().map(|retry| {
+            Box::new(Retry {
+                codes: retry.codes.clone(),
+                attempts: retry.attempts.min(limits::RETRIES as u32),
+                backoff: retry.backoff.map(|pause| pause.min(limits::RETRY_PAUSE)),
+            })
+        }),
+        sessions: (rule.session.as_ref().filter(|_| mistakes.is_empty()))
+            .and_then(|session| Sessions::new(session, &rule.origin))
+            .map(Box::new),
+        edits: edits(&rule.filters),
         sums: rule
             .backends
             .iter()
@@ -193,8 +204,13 @@ fn compile_rule(id: u32, rule: &Rule, mistakes: &[Invalid]) -> Compiled {
                 edits: edits(&backend.filters),
             })
             .collect(),
+        has_cors: false,
         invalid: mistakes.first().map(|mistake| mistake.to_string().into()),
-    }
+    };
+    let of_shares = compiled.shares.iter().flat_map(|share| &share.edits);
+    let mut all = compiled.edits.iter().chain(of_shares);
+    compiled.has_cors = all.any(|edit| matches!(edit, Edit::Cors(_)));
+    compiled
 }
 
 /// The GRPCRoutes' rules by host, for the HTTPRoutes that are asked for the same ones: "only a single route type should

@@ -1,13 +1,15 @@
 //! What a rule does to a request, to its response, or in place of both. Pure functions over bytes and one small trait,
 //! so that HTTP/1's list of fields and HTTP/2's map are edited by the same code.
 
+pub mod cors;
 pub mod headers;
 pub mod redirect;
 pub mod rewrite;
 
+pub use cors::{CorsAnswer, CorsEdit};
 pub use headers::{Fields, HeaderEdit};
 
-use crate::rule::{Cors, Filter, Mirror, Redirect, Rewrite};
+use crate::rule::{Filter, Mirror, Redirect, Rewrite};
 
 /// A filter, ready for use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub enum Edit {
     /// Send a copy elsewhere.
     Mirror(Mirror),
     /// Cross-origin resource sharing.
-    Cors(Cors),
+    Cors(Box<CorsEdit>),
 }
 
 impl Edit {
@@ -40,8 +42,11 @@ impl Edit {
                 rewrite::check(rewrite)?;
                 Edit::Rewrite(rewrite.clone())
             }
+            Filter::Mirror(mirror) if mirror.denominator == 0 => {
+                return Err("a mirror's share of requests has the denominator 0".into());
+            }
             Filter::Mirror(mirror) => Edit::Mirror(mirror.clone()),
-            Filter::Cors(cors) => Edit::Cors(cors.clone()),
+            Filter::Cors(cors) => Edit::Cors(Box::new(CorsEdit::new(cors)?)),
         })
     }
 }

@@ -19,6 +19,7 @@ mod decide;
 mod explain;
 pub mod backend;
 pub mod edit;
+pub mod session;
 pub mod limits;
 
 pub use ask::{Ask, HttpView};

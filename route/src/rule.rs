@@ -68,11 +68,12 @@ pub struct Timeouts {
 /// response has begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retry {
-    /// Statuses of a response after which another attempt is made, beside failures to connect and attempts that took too long.
+    /// Statuses of a response, 400 to 599, after which another attempt is made, beside failures to connect and attempts that
+    /// took too long.
     pub codes: Vec<u16>,
-    /// Attempts after the first one.
+    /// Attempts after the first one. At most [`crate::limits::RETRIES`] are made.
     pub attempts: u32,
-    /// Least pause before another attempt. `None`: a short one of weft's own.
+    /// Least pause before another attempt, at most [`crate::limits::RETRY_PAUSE`]. `None`: a short one of weft's own.
     pub backoff: Option<Duration>,
 }
 
@@ -87,7 +88,8 @@ pub struct Session {
     pub absolute_timeout: Option<Duration>,
     /// The session ends when it was not used for so long. `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// Keys of the route: the first one signs, all of them are accepted.
+    /// Keys of the route: the first one signs, all of them are accepted. Without one there are no sessions: a controller
+    /// adds the keys when it answers a proxy.
     pub keys: Vec<SessionKey>,
 }
 
@@ -212,7 +214,7 @@ pub struct Cors {
     pub allow_headers: Vec<Arc<str>>,
     /// Header fields of responses that scripts may read, or `*`.
     pub expose_headers: Vec<Arc<str>>,
-    /// Seconds for which a preflight's answer may be kept. `None`: what the browser takes.
+    /// Seconds for which a preflight's answer may be kept. `None`: 5.
     pub max_age: Option<u32>,
 }
 

@@ -133,7 +133,9 @@ impl Table {
                 return Err(NoRoute::Ambiguous);
             }
         }
-        Ok(found.ok_or(NoRoute::NoMatch)?.decision(random))
+        let mut decision = found.ok_or(NoRoute::NoMatch)?.decision(random);
+        decision.ask_cors(view);
+        Ok(decision)
     }
 
     /// The first candidate of all whose conditions hold. To explain, each is looked at in turn; to decide, the index
@@ -214,6 +216,7 @@ impl Candidate {
             share,
             target,
             prefix: self.conditions.path.prefix_length(),
+            cors: None,
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{
     edit::Edit,
     matcher::{Conditions, grpc::GrpcTest, header::HeaderTest, path::PathTest, query::QueryTest},
     rule::{Filter, Kind, Match, PathChange, PathMatch, Rule, Timeouts, ValueMatch},
+    session,
 };
 
 /// A mistake in a rule: where it is, and what.
@@ -56,7 +57,7 @@ impl Rule {
         let shares = self.backends.iter().enumerate();
         let shares = shares.map(|(index, backend)| (format!("backends[{index}].filters"), &backend.filters));
         for (place, filters) in std::iter::once(("filters".to_owned(), &self.filters)).chain(shares) {
-            let mut moves = 0;
+            let (mut moves, mut cors) = (0, 0);
             for (index, filter) in filters.iter().enumerate() {
                 if let Err(what) = Edit::new(filter)
                     .map(drop)
@@ -65,12 +66,26 @@ impl Rule {
                     note(format!("{place}[{index}]"), what);
                 }
                 moves += u32::from(matches!(filter, Filter::Redirect(_) | Filter::Rewrite(_)));
+                cors += u32::from(matches!(filter, Filter::Cors(_)));
             }
             // "May specify either httpRouteFilterRequestRedirect or httpRouteFilterRequestRewrite, but not both", and
             // neither of them twice.
+            if cors > 1 {
+                note(place.clone(), "more than one CORS filter".into());
+            }
             if moves > 1 {
                 note(place, "more than one redirect or rewrite".into());
             }
+        }
+        if let Some(code) = (self.retry.iter().flat_map(|retry| &retry.codes)).find(|code| !(400..600).contains(*code))
+        {
+            note(
+                "retry".into(),
+                format!("{code} is not the status of an error: 400 to 599"),
+            );
+        }
+        for what in self.session.iter().flat_map(session::mistakes) {
+            note("session".into(), what);
         }
         all
     }

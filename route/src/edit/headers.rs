@@ -72,6 +72,13 @@ impl HeaderEdit {
     }
 }
 
+/// Whether a rule may write the field of this name, which is in lower case or is compared as if.
+pub(crate) fn is_for_rules(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    // `weft-*` is weft's own word between two proxies, and to the client.
+    !NOT_FOR_RULES.contains(&&*name) && !name.starts_with("weft-")
+}
+
 fn name(text: &str) -> Result<HeaderName, String> {
     let name: HeaderName = text
         .parse()
@@ -79,8 +86,7 @@ fn name(text: &str) -> Result<HeaderName, String> {
     if name == "host" {
         return Err("the field 'host' is changed by a URLRewrite filter's hostname, not by a header modifier".into());
     }
-    // `weft-*` is weft's own word between two proxies, and to the client.
-    if NOT_FOR_RULES.contains(&name.as_str()) || name.as_str().starts_with("weft-") {
+    if !is_for_rules(name.as_str()) {
         return Err(format!(
             "the field '{name}' belongs to the connection or its framing; a route may not change it"
         ));

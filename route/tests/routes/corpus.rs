@@ -61,7 +61,8 @@ fn run(body: &str, wrong: &mut dyn FnMut(String)) -> usize {
 }
 
 /// The answer, with what is asked for in `wanted` after the rule: `backend=`, `target=`, `host=`, `location=`,
-/// a header field `x=` as the backend gets it, `response:x=` as if the response had had the request's fields.
+/// a header field `x=` as the backend gets it, `response:x=` as if the response had had the request's fields,
+/// `preflight=` for whether it is answered as one, `preflight:x=` with which field, `mirrors=` for where copies go.
 fn answer(table: &Table, ask: &str, wanted: &str) -> String {
     if let Some(ask) = connection(ask) {
         let decided = table.decide(&ask, 0);
@@ -129,6 +130,30 @@ fn detail(decision: &Decision, request: &Request, name: &str) -> String {
             };
             let (status, location) = decision.redirect(&here).expect("a redirect");
             format!("{status}:{}", text(location))
+        }
+        "preflight" => decision.preflight().is_some().to_string(),
+        "mirrors" => {
+            let mirrors: Vec<_> = decision.mirrors(|| 0).map(|backend| backend.to_string()).collect();
+            if mirrors.is_empty() {
+                "none".into()
+            } else {
+                mirrors.join(",")
+            }
+        }
+        "attempts" => decision
+            .retry()
+            .map_or("none".into(), |retry| retry.attempts.to_string()),
+        name if let Some(field) = name.strip_prefix("preflight:") => {
+            let fields = decision.preflight().expect("a preflight").iter();
+            let values: Vec<_> = fields
+                .filter(|(name, _)| name == field)
+                .map(|(_, value)| value.to_str().unwrap())
+                .collect();
+            if values.is_empty() {
+                "absent".into()
+            } else {
+                values.join(" and ")
+            }
         }
         name => {
             let mut fields = HeaderMap::new();

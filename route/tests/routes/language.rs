@@ -8,6 +8,9 @@
 //!   filter request set:x=1 add:y=2 remove:z
 //!   filter redirect scheme=https host=h port=8443 full=/x status=301
 //!   filter rewrite host=h prefix=/x
+//!   filter cors origin=https://*.a.test method=PUT header=x expose=y credentials=true max-age=60
+//!   filter mirror 1 numerator=1 denominator=2
+//!   retry codes=500,503 attempts=2
 //!   backend 0 weight=3
 //!   backend invalid=gone weight=1
 //!     filter request set:b=1
@@ -95,6 +98,7 @@ pub fn rules(text: &str) -> Vec<Rule> {
                 .push(filter(&words)),
             "filter" => rule.filters.push(filter(&words)),
             "backend" => rule.backends.push(backend(&words)),
+            "retry" => rule.retry = Some(retry(&words)),
             verb => panic!("{verb} is not a verb: {line}"),
         }
     }
@@ -184,6 +188,12 @@ fn a_match(words: &[String]) -> Match {
 fn filter(words: &[String]) -> Filter {
     let (mut change, mut path, mut host) = (HeaderChange::default(), None, None);
     let (mut scheme, mut port, mut status) = (None, None, 302);
+    if words[0] == "cors" {
+        return Filter::Cors(cors(&words[1..]));
+    }
+    if words[0] == "mirror" {
+        return Filter::Mirror(mirror(&words[1..]));
+    }
     for word in &words[1..] {
         if let Some(name) = word.strip_prefix("remove:") {
             change.remove.push(name.into());
@@ -215,6 +225,52 @@ fn filter(words: &[String]) -> Filter {
         "rewrite" => Filter::Rewrite(Rewrite { host, path }),
         kind => panic!("{kind} is not a filter"),
     }
+}
+
+fn cors(words: &[String]) -> Cors {
+    let mut cors = Cors::default();
+    for word in words {
+        match pair(word) {
+            ("origin", origin) => cors.allow_origins.push(origin.into()),
+            ("method", method) => cors.allow_methods.push(method.into()),
+            ("header", name) => cors.allow_headers.push(name.into()),
+            ("expose", name) => cors.expose_headers.push(name.into()),
+            ("credentials", allowed) => cors.allow_credentials = allowed == "true",
+            ("max-age", seconds) => cors.max_age = Some(seconds.parse().expect("seconds")),
+            _ => panic!("{word}?"),
+        }
+    }
+    cors
+}
+
+fn mirror(words: &[String]) -> Mirror {
+    let mut mirror = Mirror {
+        backend: Err("".into()),
+        numerator: 1,
+        denominator: 1,
+    };
+    for word in words {
+        match word.split_once('=') {
+            None => mirror.backend = Ok(word.parse().expect("a backend's index")),
+            Some(("invalid", reason)) => mirror.backend = Err(reason.into()),
+            Some(("numerator", number)) => mirror.numerator = number.parse().expect("a number"),
+            Some(("denominator", number)) => mirror.denominator = number.parse().expect("a number"),
+            Some(_) => panic!("{word}?"),
+        }
+    }
+    mirror
+}
+
+fn retry(words: &[String]) -> Retry {
+    let mut retry = Retry::default();
+    for word in words {
+        match pair(word) {
+            ("codes", codes) => retry.codes = codes.split(',').map(|code| code.parse().expect("a status")).collect(),
+            ("attempts", number) => retry.attempts = number.parse().expect("a number"),
+            _ => panic!("{word}?"),
+        }
+    }
+    retry
 }
 
 fn backend(words: &[String]) -> WeightedBackend {

@@ -11,3 +11,4 @@ mod oracle;
 mod paths;
 mod properties;
 mod regexes;
+mod sessions;

@@ -220,3 +220,31 @@ fn a_path_of_many_segments_costs_no_more_than_the_deepest_prefix() {
     };
     assert_eq!(table.decide(&Ask::Http(&request), 0), Err(NoRoute::NoMatch));
 }
+
+#[test]
+fn mirrors_take_their_shares_each_by_itself() {
+    let (table, _) = Table::compile(language::rules(
+        "rule HTTPRoute a/b 0\n  filter mirror 1 numerator=20 denominator=100\n  filter mirror 2 numerator=1 denominator=2\n  filter mirror 3",
+    ));
+    let decision = table.decide(&Ask::Http(&language::request("GET /")), 0).unwrap();
+    // A Weyl sequence: as even as numbers can be.
+    let mut state = 0u64;
+    let mut random = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state
+    };
+    let mut counts = [0; 8];
+    for _ in 0..10_000 {
+        let took: Vec<_> = decision.mirrors(&mut random).collect();
+        counts[took
+            .iter()
+            .filter(|backend| **backend != 3)
+            .map(|backend| *backend as usize)
+            .sum::<usize>()] += 1;
+        assert!(took.contains(&3));
+    }
+    let share = |taken: u32| (taken as f64 / 1000.0).round();
+    assert_eq!([share(counts[1] + counts[3]), share(counts[2] + counts[3])], [2.0, 5.0]);
+    let (always, never) = (decision.mirrors(|| 0).count(), decision.mirrors(|| u64::MAX).count());
+    assert_eq!((always, never), (3, 1));
+}

@@ -1,43 +1,25 @@
 //! Rules for connections: of TLSRoutes, which look at the server name of a ClientHello, and of TCPRoutes, which take
 //! every connection. There is nothing else to compare, so the first rule of each name is the only one ever asked.
 
-use foldhash::HashMap;
-
-use crate::{Host, explain::Trace, matcher::Refusal, table::Candidate};
+use crate::{Host, explain::Trace, listener::Names, matcher::Refusal, table::Candidate};
 
 /// The candidates of TLSRoutes and TCPRoutes, each list in order of precedence.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     tls: Vec<Candidate>,
     tcp: Vec<Candidate>,
-    any_name: Option<u32>,
     /// By server name: index of the first candidate.
-    exact: HashMap<Box<str>, u32>,
-    /// By what follows the `*`, as `.example.com`.
-    wildcard: HashMap<Box<str>, u32>,
+    names: Names<u32>,
 }
 
 impl Connections {
     pub(crate) fn new(tls: Vec<Candidate>, tcp: Vec<Candidate>) -> Self {
-        let mut connections = Connections {
-            tls,
-            tcp,
-            ..Connections::default()
-        };
-        for (index, candidate) in connections.tls.iter().enumerate() {
-            let index = index as u32;
-            match candidate.host.as_deref() {
-                None => drop(connections.any_name.get_or_insert(index)),
-                Some(name) => {
-                    let (map, name) = match name.strip_prefix('*') {
-                        Some(suffix) => (&mut connections.wildcard, suffix),
-                        None => (&mut connections.exact, name),
-                    };
-                    map.entry(name.into()).or_insert(index);
-                }
-            }
+        let mut names = Names::default();
+        for (index, candidate) in tls.iter().enumerate() {
+            // Candidates come in order of precedence: whoever has the name already comes before.
+            let _ = names.claim(candidate.host.as_deref(), index as u32);
         }
-        connections
+        Connections { tls, tcp, names }
     }
 
     /// Whether there is a rule for connections that begin with a ClientHello.
@@ -69,15 +51,8 @@ impl Connections {
             }
             return self.all_from(found, trace);
         }
-        let named = name.and_then(|name| {
-            let suffixes = name.match_indices('.').map(|(at, _)| &name[at..]);
-            let mut wildcards = suffixes.filter_map(|suffix| self.wildcard.get(suffix));
-            self.exact.get(name).or_else(|| wildcards.next())
-        });
-        let index = named.or(self.any_name.as_ref());
-        index
-            .map(|index| &self.tls[*index as usize])
-            .or_else(|| self.tcp.first())
+        let named = self.names.find(name).map(|index| &self.tls[*index as usize]);
+        named.or_else(|| self.tcp.first())
     }
 
     /// The rule of all connections.

@@ -1,7 +1,7 @@
 //! The one form of a host that routes, policy, logs and the way to the server compare: parsed once, lower case,
 //! without port and without the dot of the root.
 
-use std::{borrow::Cow, fmt, net::Ipv6Addr, sync::Arc};
+use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
 /// A host in its one form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,32 +124,6 @@ pub fn covers(pattern: &str, host: &str) -> bool {
         Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
         None => pattern == host,
     }
-}
-
-/// Whether there is a host that both lists of patterns take. An empty list takes every host.
-pub fn meet<A: AsRef<str>, B: AsRef<str>>(a: &[A], b: &[B]) -> bool {
-    let both = |a: &str, b: &str| covers(a, b) || covers(b, a);
-    a.is_empty() || b.is_empty() || a.iter().any(|a| b.iter().any(|b| both(a.as_ref(), b.as_ref())))
-}
-
-/// The hosts that both lists of patterns take, as a list of patterns; of each two that meet, the more specific. An empty
-/// list takes every host, so that `None` is what says that there is no host for both.
-pub fn intersection(a: &[Arc<str>], b: &[Arc<str>]) -> Option<Vec<Arc<str>>> {
-    if a.is_empty() || b.is_empty() {
-        return Some(if a.is_empty() { b } else { a }.to_vec());
-    }
-    let mut both: Vec<Arc<str>> = Vec::new();
-    for (one, other) in a.iter().flat_map(|one| b.iter().map(move |other| (one, other))) {
-        let specific = match (covers(one, other), covers(other, one)) {
-            (true, _) => other,
-            (_, true) => one,
-            _ => continue,
-        };
-        if !both.contains(specific) {
-            both.push(specific.clone());
-        }
-    }
-    (!both.is_empty()).then_some(both)
 }
 
 fn check_port(text: &str) -> Result<(), BadHost> {

@@ -8,6 +8,7 @@ pub mod rule;
 pub mod validate;
 pub mod ask;
 pub mod host;
+pub mod listener;
 pub mod canonical;
 mod matcher;
 pub mod precedence;

@@ -7,6 +7,7 @@ mod corpus;
 mod generate;
 mod hosts;
 mod language;
+mod listeners;
 mod oracle;
 mod paths;
 mod properties;

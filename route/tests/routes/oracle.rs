@@ -122,7 +122,7 @@ fn grpc_characters(matched: &Match, part: impl Fn(&GrpcMatch) -> Option<&Text>) 
 }
 
 /// "Characters in a matching non-wildcard hostname", then "characters in a matching hostname".
-fn host_characters(pattern: &str) -> (usize, usize) {
+pub fn host_characters(pattern: &str) -> (usize, usize) {
     if pattern.starts_with('*') {
         (0, pattern.len())
     } else {
@@ -131,7 +131,7 @@ fn host_characters(pattern: &str) -> (usize, usize) {
 }
 
 /// "A match for `*.example.com` would match both `test.example.com`, and `foo.test.example.com`, but not `example.com`."
-fn host_matches(pattern: &str, host: Option<&str>) -> bool {
+pub fn host_matches(pattern: &str, host: Option<&str>) -> bool {
     let Some(host) = host else { return false };
     let host = host.split(':').next().unwrap().to_lowercase();
     let (host, pattern): (Vec<_>, Vec<_>) = (host.split('.').rev().collect(), pattern.split('.').rev().collect());

@@ -267,11 +267,11 @@ async fn broken_silence(io: &mut Io, connection: &Arc<Connection>) -> Result<sil
         opening
     });
     // HTTP is answered request by request. At inbound, any TLS is looked at first: it may be the mesh's. Where rules look at the name
-    // that TLS asks for, the hop that is open may be another's.
+    // that TLS asks for, the hop that is open may be another's. TLS of the client's own is not put into TLS that weft begins.
     let ends_tls = connection.shared.role(connection.facts.direction).ends_mesh_tls;
     let destination = connection.destination();
-    let is_routed = destination.is_ok_and(|(destination, _)| destination.looks_at_tls());
-    let for_weft: fn(&Seen) -> bool = if ends_tls || is_routed {
+    let is_other = destination.is_ok_and(|(destination, _)| destination.looks_at_tls() || destination.begins_tls());
+    let for_weft: fn(&Seen) -> bool = if ends_tls || is_other {
         |seen| matches!(seen, Seen::Http1 | Seen::Http2 | Seen::Tls(_))
     } else {
         |seen| matches!(seen, Seen::Http1 | Seen::Http2)

@@ -20,7 +20,7 @@ use crate::{
     hop::{self, Transport},
     io::{Io, Tunnel},
     metrics,
-    record::{Hop, Protocol, Record},
+    record::{Direction, Hop, Protocol, Record},
     relay::{
         http::{Broken, Cause, Half, stream::Sender},
         upgrade,
@@ -29,7 +29,8 @@ use crate::{
 use ::h2::client::SendRequest;
 use bytes::Bytes;
 use client::{Client, End};
-use head::{Request, Response, Wants};
+use head::{Request, Response, ToServer, Wants};
+use http::uri::Scheme;
 use plan::{Go, Plan};
 use server::{H1Way, Head, Server, Way};
 use smallvec::SmallVec;
@@ -189,17 +190,18 @@ async fn try_one(
     connection: &Arc<Connection>,
     record: &mut Record,
 ) -> Result<End, Fault> {
-    let transport = hop::transport(lease, connection);
-    let expected = if transport == Transport::Plain && !request.is_h1() {
-        Hop::H2c
-    } else {
-        transport.label()
+    let transport = hop::transport(lease, &go.backend, connection);
+    let for_h1 = server::is_for_h1(request, wants, &go.backend, connection);
+    let expected = match transport {
+        Transport::Plain if !for_h1 => Hop::H2c,
+        _ => transport.label(),
     };
     record.endpoint(lease.address, lease.identity_label.as_ref(), expected);
-    let (way, label) = server::open(lease, transport, request, wants, connection).await?;
+    let (way, label) = server::open(lease, &transport, for_h1, request, wants, &connection.shared).await?;
     record.hop(label);
     let mut talk = Talk {
         go,
+        for_h1,
         request,
         wants,
         lease,
@@ -209,7 +211,7 @@ async fn try_one(
     match way {
         Way::H1(way) => talk.over_h1(client, way).await,
         Way::H2(mut hop) => {
-            let talked = talk.over_h2(client, &mut hop.send, transport).await;
+            let talked = talk.over_h2(client, &mut hop.send, &transport).await;
             if talked.as_ref().is_err_and(server::is_ending) {
                 hop.place.retire();
             }
@@ -225,6 +227,15 @@ async fn try_one(
     }
 }
 
+/// WebSocket's handshake, where only one side of the exchange has one.
+#[derive(Default)]
+struct Keys {
+    /// The key that weft made for an HTTP/1 server.
+    own: Option<String>,
+    /// What answers the client's key, which an HTTP/2 server does not see.
+    answer: Option<String>,
+}
+
 /// What came of an attempt over HTTP/2.
 enum Talked {
     Answered(End),
@@ -234,6 +245,8 @@ enum Talked {
 /// Everything that one attempt looks at.
 struct Talk<'a> {
     go: &'a mut Go,
+    /// The application is to get HTTP/1.
+    for_h1: bool,
     request: &'a Request,
     wants: &'a Wants,
     lease: &'a Lease,
@@ -254,7 +267,11 @@ impl Talk<'_> {
             self.wants,
             has_body,
         );
-        let talked = self.over(client, &mut server, key.as_deref()).await;
+        let keys = Keys {
+            own: key,
+            ..Keys::default()
+        };
+        let talked = self.over(client, &mut server, keys).await;
         match talked {
             Ok(Said::Answer { reusable }) => {
                 if let (true, Some(key)) = (reusable, way.key) {
@@ -271,14 +288,26 @@ impl Talk<'_> {
         &mut self,
         client: &mut Client<'_>,
         send: &mut SendRequest<Bytes>,
-        transport: Transport,
+        transport: &Transport,
     ) -> Result<Talked, Fault> {
         let mesh = transport.is_mesh();
-        let destination = self.connection.facts.destination;
-        let head = self.request.to_h2(&self.go.changes, self.wants, mesh, destination)?;
+        let how = ToServer {
+            as_h1: mesh && self.for_h1,
+            scheme: match transport {
+                Transport::Tls(_) => Some(Scheme::HTTPS),
+                _ if self.connection.facts.direction == Direction::Gateway => Some(Scheme::HTTP),
+                _ => None,
+            },
+            destination: self.connection.facts.destination,
+        };
+        let mut head = self.request.to_h2(&self.go.changes, self.wants, &how)?;
+        let mut keys = Keys::default();
+        if !mesh {
+            keys.answer = upgrade::take_key(&mut head, self.wants);
+        }
         let ends = *self.wants == Wants::Answer && !client.has_body();
         let mut server = Server::h2(send, mesh, self.request, head, ends)?;
-        match self.over(client, &mut server, None).await? {
+        match self.over(client, &mut server, keys).await? {
             Said::Answer { .. } => Ok(Talked::Answered(client.end())),
             Said::Switched => {
                 let gone = || Fault::new(Reason::Internal);
@@ -293,17 +322,12 @@ impl Talk<'_> {
     }
 
     /// The conversation itself, whatever both sides speak.
-    async fn over(
-        &mut self,
-        client: &mut Client<'_>,
-        server: &mut Server<'_>,
-        key: Option<&str>,
-    ) -> Result<Said, Fault> {
+    async fn over(&mut self, client: &mut Client<'_>, server: &mut Server<'_>, keys: Keys) -> Result<Said, Fault> {
         let sinks = |_| Fault::new(Reason::Internal);
         client.up.replay(&client.kept, &mut server.half).map_err(sinks)?;
         let mut clock = Clock::default();
         let mut interims = 0;
-        let response = loop {
+        let mut response = loop {
             match poll_fn(|cx| self.poll_answer(cx, client, server, &mut clock)).await {
                 Ok(Head::Final(response)) => break response,
                 Ok(Head::Interim(response)) => {
@@ -327,11 +351,14 @@ impl Talk<'_> {
         let decision = self.go.decision.as_ref();
         let is_open = match (&response, self.wants) {
             (_, Wants::Answer) if response.status() != 101 => false,
-            (Response::H1(head), wants) => upgrade::is_open(head, wants, key)?,
+            (Response::H1(head), wants) => upgrade::is_open(head, wants, keys.own.as_deref())?,
             (Response::H2(..), _) => !response.is_refusal() && (200..300).contains(&response.status()),
         };
         if is_open {
-            client.switch(response, self.wants, decision, key.is_some(), self.record)?;
+            if let Some(answer) = &keys.answer {
+                response.accept_key(answer);
+            }
+            client.switch(response, self.wants, decision, keys.own.is_some(), self.record)?;
             poll_fn(|cx| client.half.poll_flush(cx)).await.map_err(client::broken)?;
             return Ok(Said::Switched);
         }

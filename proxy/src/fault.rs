@@ -184,6 +184,8 @@ reasons! {
     NoRule = "no_rule", 404, Unimplemented, Route, Client, "no rule matches the request";
     /// The rule names a backend that is not valid.
     InvalidBackend = "invalid_backend", 500, Unavailable, Route, Us, "the rule names a backend that is not valid";
+    /// A policy of the backend cannot be used, and nothing is sent without it.
+    BackendRefused = "backend_refused", 502, Unavailable, Route, Us, "the backend has a policy that cannot be used";
     /// An edit of the rule makes a request that cannot be sent.
     BadEdit = "bad_edit", 500, Internal, Route, Us, "a filter of the rule makes an invalid request";
     /// An address of the cluster that nothing has.
@@ -211,6 +213,10 @@ reasons! {
     ConnectTimeout = "connect_timeout", 504, Unavailable, Hop, Server, "the connection took too long";
     /// The handshake with the server failed.
     ServerTls = "server_tls", 502, Unavailable, Hop, Server, "the TLS handshake with the server failed";
+    /// The certificate of the application's own server does not hold: its root, its names or its time.
+    ServerCertificate = "server_certificate", 502, Unavailable, Hop, Server, "the server's certificate is not valid for it";
+    /// The server speaks no protocol that the backend's policy offers.
+    ServerAlpn = "server_alpn", 502, Unavailable, Hop, Server, "the server speaks none of the protocols that are offered";
     /// The server's certificate is for another identity than the expected one.
     ServerIdentity = "server_identity", 502, Unavailable, Hop, Server, "the server has another identity than expected";
     /// The server's HTTP/2 handshake failed.

@@ -1,8 +1,10 @@
 //! Endpoint → stream: which transport, and why.
 //!
 //! Outbound to an endpoint where weft listens is mTLS or fails. An endpoint in the proxy's own pod is reached inside the
-//! process, since what the proxy itself dials is never redirected back to it. Everything else is plain.
+//! process, since what the proxy itself dials is never redirected back to it. A backend with a TLS policy is spoken to by
+//! that, within either of them. Everything else is plain.
 
+pub mod backend_tls;
 pub mod h2;
 pub mod tcp;
 pub mod tls;
@@ -10,6 +12,7 @@ pub mod tunnel;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use backend_tls::{Offer, Policy};
 use smallvec::SmallVec;
 use weft_proto::limits;
 use weft_route::Ask;
@@ -26,7 +29,7 @@ use crate::{
 };
 
 /// How an endpoint is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// HTTP/2 over mutual TLS 1.3, to another weft.
     Mesh,
@@ -34,31 +37,51 @@ pub enum Transport {
     Plain,
     /// As `Mesh`, but to the other side of this very proxy, without TLS.
     Itself,
+    /// TLS to the application's own server, inside a stream of the mesh where weft listens.
+    Tls(Arc<Policy>),
 }
 
 impl Transport {
     /// Whether weft stands at the other end, so that `weft-*` fields and CONNECT streams may be used.
-    pub fn is_mesh(self) -> bool {
-        self != Self::Plain
+    pub fn is_mesh(&self) -> bool {
+        matches!(self, Self::Mesh | Self::Itself)
     }
 
     /// The label in metrics and logs, for bytes or HTTP/1 on this hop.
-    pub fn label(self) -> Hop {
+    pub fn label(&self) -> Hop {
         match self {
             Self::Mesh => Hop::Mesh,
             Self::Plain => Hop::Plain,
             Self::Itself => Hop::Itself,
+            Self::Tls(_) => Hop::Tls,
+        }
+    }
+
+    /// The label for HTTP/2 on this hop.
+    pub fn label_h2(&self) -> Hop {
+        match self {
+            Self::Plain => Hop::H2c,
+            Self::Tls(_) => Hop::TlsH2,
+            mesh => mesh.label(),
         }
     }
 }
 
-/// How this endpoint is spoken to on behalf of this connection.
-pub fn transport(endpoint: &Endpoint, connection: &Connection) -> Transport {
-    match connection.facts.direction {
-        Direction::Inbound => Transport::Plain,
-        Direction::Outbound | Direction::Gateway if endpoint.identity.is_none() => Transport::Plain,
-        Direction::Outbound if endpoint.is_self => Transport::Itself,
-        Direction::Outbound | Direction::Gateway => Transport::Mesh,
+/// How this endpoint of this backend is spoken to on behalf of this connection.
+pub fn transport(endpoint: &Endpoint, backend: &Backend, connection: &Connection) -> Transport {
+    match (connection.facts.direction, &backend.tls) {
+        (Direction::Inbound, _) => Transport::Plain,
+        (_, Some(policy)) => Transport::Tls(policy.clone()),
+        (_, None) => reach(endpoint),
+    }
+}
+
+/// How this endpoint is reached from outside of its pod.
+pub fn reach(endpoint: &Endpoint) -> Transport {
+    match endpoint.identity {
+        None => Transport::Plain,
+        Some(_) if endpoint.is_self => Transport::Itself,
+        Some(_) => Transport::Mesh,
     }
 }
 
@@ -76,11 +99,16 @@ pub async fn dial(endpoint: &Endpoint) -> Result<Io, Fault> {
     }
 }
 
-/// A stream of bytes to the endpoint: a CONNECT stream where weft is at the other end, else a plain connection.
-pub async fn open(endpoint: &Endpoint, transport: Transport, shared: &Arc<Shared>) -> Result<Io, Fault> {
+/// A stream of bytes to the endpoint: a CONNECT stream where weft is at the other end, else a connection, with TLS where
+/// the backend has a policy.
+pub async fn open(endpoint: &Arc<Endpoint>, transport: &Transport, shared: &Arc<Shared>) -> Result<Io, Fault> {
     match transport {
         Transport::Plain => dial(endpoint).await,
         Transport::Mesh | Transport::Itself => tunnel::open(endpoint, transport, shared).await,
+        Transport::Tls(policy) => {
+            let connecting = Box::pin(backend_tls::connect(policy, Offer::Bytes, endpoint, shared));
+            Ok(connecting.await?.0)
+        }
     }
 }
 
@@ -118,7 +146,7 @@ impl Opened {
 }
 
 /// Opens a stream of bytes to one of the endpoints that the connection's own rules lead to. Another endpoint is tried when one
-/// cannot be reached, since nothing was sent.
+/// cannot be reached, since nothing was sent. TLS of the client's own goes as it is, whatever the backend's policy says.
 pub fn open_any<'a>(
     connection: &'a Connection,
     ask: &Ask<'_>,
@@ -127,15 +155,20 @@ pub fn open_any<'a>(
     let decided = connection
         .destination()
         .and_then(|(destination, listener)| Ok((destination.take_bytes(ask)?, listener)));
+    let is_tls = matches!(ask, Ask::Tls { .. }) && !connection.facts.tls;
     async move {
         let ((backend, rule), listener) = decided?;
-        open_one_of(connection, backend, rule, listener).await
+        if !is_tls {
+            backend.usable()?;
+        }
+        open_one_of(connection, backend, is_tls, rule, listener).await
     }
 }
 
 async fn open_one_of(
     connection: &Connection,
     backend: Arc<Backend>,
+    is_tls: bool,
     rule: Option<RuleName>,
     listener: Option<Arc<str>>,
 ) -> Result<Opened, Fault> {
@@ -146,8 +179,11 @@ async fn open_one_of(
             Ok(lease) => lease,
             Err(none) => return Err(last.unwrap_or(none)),
         };
-        let transport = transport(&lease, connection);
-        match open(&lease, transport, &connection.shared).await {
+        let transport = match transport(&lease, &backend, connection) {
+            Transport::Tls(_) if is_tls => reach(&lease),
+            transport => transport,
+        };
+        match open(&lease, &transport, &connection.shared).await {
             Ok(io) => {
                 // What comes after is the application's time.
                 lease.answered();

@@ -79,6 +79,10 @@ pub enum Hop {
     Mesh,
     /// To the pod itself, inside the process.
     Itself,
+    /// TLS to the application's own server: HTTP/1, or bytes.
+    Tls,
+    /// The same with HTTP/2.
+    TlsH2,
 }
 
 impl Hop {
@@ -90,6 +94,8 @@ impl Hop {
             Self::H2c => "h2c",
             Self::Mesh => "mesh",
             Self::Itself => "itself",
+            Self::Tls => "tls",
+            Self::TlsH2 => "tls_h2",
         }
     }
 }

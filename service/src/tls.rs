@@ -5,6 +5,7 @@
 //! Credentials rotate: [`Holder`] hands out configurations that are made anew when the credentials change. When to renew,
 //! and what a peer may have, is for others.
 
+mod backend;
 mod credentials;
 mod verify;
 
@@ -19,13 +20,16 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
+pub use backend::{BackendTls, Roots};
 pub use credentials::{Bundle, Credentials, CredentialsError, Holder, validity};
 pub use verify::Untrusted;
 
 use crate::spiffe::Id;
 
-/// ALPN id of gRPC (discovery and identity).
+/// ALPN id of HTTP/2 over TLS (RFC 9113 3.2), and so of gRPC: discovery, identity, servers of applications.
 pub const H2: &[u8] = b"h2";
+/// ALPN id of HTTP/1.1 (RFC 7301 6).
+pub const HTTP1: &[u8] = b"http/1.1";
 
 /// Makes aws-lc-rs the process's provider of cryptography. The first line of every `main`, and of tests that use
 /// libraries which build TLS configurations of their own; calling it again does nothing.
@@ -85,7 +89,7 @@ pub fn webhook_server(
         .expect(SUPPORTED)
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -96,7 +100,7 @@ pub fn webhook_client(roots: &Bundle) -> Arc<ClientConfig> {
         .expect(SUPPORTED)
         .with_root_certificates(roots.store())
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP1.to_vec()];
     config.resumption = Resumption::disabled();
     Arc::new(config)
 }

@@ -208,6 +208,8 @@ mod tests {
             protocol: Protocol::Detect,
             endpoints,
             live,
+            tls: None,
+            refused: None,
         })
     }
 

@@ -14,7 +14,10 @@ use crate::{
     },
 };
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, header,
+    uri::{Authority, Scheme},
+};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use weft_proto::names;
@@ -32,6 +35,16 @@ pub enum Request {
     H1(h1::RequestHead),
     /// Over HTTP/2, with the HTTP/1 request that it was where it came over the mesh.
     H2(http::request::Parts, Option<Was>),
+}
+
+/// What an HTTP/2 server is told of a request.
+pub struct ToServer {
+    /// What HTTP/2 cannot say of HTTP/1: it is a weft, and its application is to get HTTP/1.
+    pub as_h1: bool,
+    /// The scheme of the hop, where it is not for the client to say.
+    pub scheme: Option<Scheme>,
+    /// Stands where the client named no host.
+    pub destination: SocketAddr,
 }
 
 /// What a request wants beyond an answer.
@@ -259,21 +272,25 @@ impl Request {
         length
     }
 
-    /// The request for an HTTP/2 server. `mesh`: a weft, which is told what HTTP/2 cannot say. `destination` stands where
-    /// the client named no host.
-    pub fn to_h2(
-        &self,
-        changes: &Changes,
-        wants: &Wants,
-        mesh: bool,
-        destination: SocketAddr,
-    ) -> Result<http::Request<()>, Fault> {
+    /// The request for an HTTP/2 server.
+    pub fn to_h2(&self, changes: &Changes, wants: &Wants, how: &ToServer) -> Result<http::Request<()>, Fault> {
         let mut request = match self {
-            Self::H1(head) => h1_to_h2(head, changes, wants, mesh, destination)?,
+            Self::H1(head) => h1_to_h2(head, changes, wants, how)?,
             Self::H2(parts, was) => {
                 let mut request = http::Request::from_parts(parts.clone(), ());
-                if let (Some(was), true) = (was, mesh) {
-                    was.write(request.headers_mut());
+                match was {
+                    _ if !how.as_h1 => {}
+                    Some(was) => was.write(request.headers_mut()),
+                    // What is to be HTTP/1 at the application; how an Upgrade is, weft finds out there.
+                    None if *wants == Wants::Answer => Was::HTTP1.write(request.headers_mut()),
+                    None => {}
+                }
+                if let Some(scheme) = &how.scheme
+                    && request.uri().scheme().is_some_and(|sent| sent != scheme)
+                {
+                    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+                    uri.scheme = Some(scheme.clone());
+                    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Fault::new(Reason::BadRequest))?;
                 }
                 request
             }
@@ -297,15 +314,16 @@ fn h1_to_h2(
     head: &h1::RequestHead,
     changes: &Changes,
     wants: &Wants,
-    mesh: bool,
-    destination: SocketAddr,
+    how: &ToServer,
 ) -> Result<http::Request<()>, Fault> {
     let refused = |refused| Fault::because(Reason::BadRequest, refused);
-    let otherwise: Authority = destination
+    let otherwise: Authority = how
+        .destination
         .to_string()
         .parse()
         .expect("an address and a port are an authority");
-    let mut converted = head.to_http(http::uri::Scheme::HTTP, &otherwise).map_err(refused)?;
+    let scheme = how.scheme.clone().unwrap_or(Scheme::HTTP);
+    let mut converted = head.to_http(scheme, &otherwise).map_err(refused)?;
     let request = &mut converted.request;
     changes.fields.apply(request.headers_mut());
     let host = changes.fields.host();
@@ -320,7 +338,7 @@ fn h1_to_h2(
         }
         *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Fault::new(Reason::BadEdit))?;
     }
-    if mesh {
+    if how.as_h1 {
         let target = (!converted.is_target_exact && changes.target.is_none()).then(|| head.target().to_owned());
         let host = match host {
             None if !converted.is_host_exact => Some(if head.fields().get("host").is_some() {

@@ -46,6 +46,7 @@ pub fn decide(request: &mut Request, connection: &Connection, record: &mut Recor
         Err(NoRoute::NoRules) => {
             let backend = destination.default_backend()?.clone();
             record.backend(&backend.id);
+            backend.usable()?;
             let changes = Changes::default();
             return Ok(Plan::Go(Box::new(Go {
                 decision: None,
@@ -85,6 +86,7 @@ pub fn decide(request: &mut Request, connection: &Connection, record: &mut Recor
         Target::None(why) => return Err(Fault::because(Reason::InvalidBackend, why.to_string())),
     };
     record.backend(&backend.id);
+    backend.usable()?;
     let changes = request.edit(&decision)?;
     let timeouts = decision.timeouts();
     Ok(Plan::Go(Box::new(Go {

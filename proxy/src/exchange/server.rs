@@ -2,11 +2,15 @@
 
 use super::head::{Changes, Request, Response, Wants};
 use crate::{
+    app::Shared,
     connection::Connection,
     endpoint::Endpoint,
     fault::{Fault, Reason},
     h1::{Conn, pool},
-    hop::{self, Transport},
+    hop::{
+        self, Transport,
+        backend_tls::{self, Offer, Policy, Speaks},
+    },
     metrics,
     record::Hop,
     relay::{
@@ -16,13 +20,16 @@ use crate::{
         },
         upgrade,
     },
+    role::Direction,
+    tables::Backend,
 };
 use h2::client::ResponseFuture;
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
-use weft_proto::limits;
+use weft_proto::{limits, rpc::discovery::Protocol};
 use weft_wire::h1::{BodyDecoder, BodyEncoder, RequestKind, ResponseHead, Scan};
 
 /// A way to the server that is open.
@@ -43,19 +50,41 @@ pub struct H1Way {
     pub reused: bool,
 }
 
-/// Opens the way that fits the request: weft speaks HTTP/2 to weft, and to everything else what the client spoke.
+/// Whether the application is to get HTTP/1. What its port declares decides; else a sidecar's application gets what the
+/// client spoke.
+pub fn is_for_h1(request: &Request, wants: &Wants, backend: &Backend, connection: &Connection) -> bool {
+    // A client's own CONNECT is nothing that weft takes part in, and gRPC is HTTP/2 whatever is declared.
+    if connection.facts.direction == Direction::Inbound || *wants == Wants::Connect {
+        return request.is_h1();
+    }
+    match backend.protocol {
+        Protocol::Http1 => !request.is_grpc(),
+        Protocol::H2c => false,
+        // What a client outside of the cluster speaks with a gateway says nothing of the application.
+        _ if connection.facts.direction == Direction::Gateway => !request.is_grpc(),
+        _ => request.is_h1(),
+    }
+}
+
+/// Opens the way that fits the request: weft speaks HTTP/2 to weft, what ALPN chose to a server with a TLS policy, and to
+/// everything else HTTP/1 or HTTP/2, as `for_h1` says.
 pub async fn open(
-    endpoint: &Endpoint,
-    transport: Transport,
+    endpoint: &Arc<Endpoint>,
+    transport: &Transport,
+    for_h1: bool,
     request: &Request,
     wants: &Wants,
-    connection: &Connection,
+    shared: &Arc<Shared>,
 ) -> Result<(Way, Hop), Fault> {
-    let shared = &connection.shared;
     let h2 = || hop::h2::ready(endpoint, transport, shared);
-    match (transport.is_mesh(), wants) {
+    let http1 = || http1(endpoint, transport, shared);
+    match (transport, wants) {
+        (Transport::Tls(policy), _) => {
+            // Boxed: a request that needs no such hop has no room for it.
+            Box::pin(over_tls(endpoint, transport, policy, request, wants, shared)).await
+        }
         // A client's own CONNECT is nothing that weft takes part in: its bytes go through a tunnel.
-        (true, Wants::Connect) if request.is_h1() => {
+        (Transport::Mesh | Transport::Itself, Wants::Connect) if request.is_h1() => {
             let io = hop::open(endpoint, transport, shared).await?;
             Ok((
                 Way::H1(H1Way {
@@ -66,36 +95,73 @@ pub async fn open(
                 transport.label(),
             ))
         }
-        (true, Wants::Connect) => Err(upgrade::not_offered()),
-        (true, Wants::Upgrade(_)) => {
+        (Transport::Mesh | Transport::Itself, Wants::Connect) => Err(upgrade::not_offered()),
+        (Transport::Mesh | Transport::Itself, Wants::Upgrade(_)) => {
             let hop = h2().await?;
             if !hop.extended_connect {
                 return Err(upgrade::not_offered());
             }
             Ok((Way::H2(hop), transport.label()))
         }
-        (true, Wants::Answer) => Ok((Way::H2(h2().await?), transport.label())),
-        (false, _) if request.is_h1() => Ok((Way::H1(plain(endpoint).await?), Hop::Plain)),
-        (false, Wants::Upgrade(_)) => match h2().await {
+        (Transport::Mesh | Transport::Itself, Wants::Answer) => Ok((Way::H2(h2().await?), transport.label())),
+        (Transport::Plain, _) if for_h1 => Ok((Way::H1(http1().await?), Hop::Plain)),
+        (Transport::Plain, Wants::Upgrade(_)) => match h2().await {
             Ok(hop) if hop.extended_connect => Ok((Way::H2(hop), Hop::H2c)),
             // HTTP/2 without RFC 8441, or none at all: the same protocol by an Upgrade.
-            Ok(_) => Ok((Way::H1(plain(endpoint).await?), Hop::Plain)),
+            Ok(_) => Ok((Way::H1(http1().await?), Hop::Plain)),
             Err(fault)
                 if matches!(
                     fault.reason,
                     Reason::ServerHandshake | Reason::HopGone | Reason::ConnectTimeout
                 ) =>
             {
-                Ok((Way::H1(plain(endpoint).await?), Hop::Plain))
+                Ok((Way::H1(http1().await?), Hop::Plain))
             }
             Err(fault) => Err(fault),
         },
-        (false, _) => Ok((Way::H2(h2().await?), Hop::H2c)),
+        (Transport::Plain, _) => Ok((Way::H2(h2().await?), Hop::H2c)),
     }
 }
 
-async fn plain(endpoint: &Endpoint) -> Result<H1Way, Fault> {
-    let key = (endpoint.address, endpoint.is_self);
+/// Over TLS of the application's own: HTTP/2 where the server chose it and the request can ride on it, else HTTP/1.1, on
+/// a connection that offers nothing else.
+async fn over_tls(
+    endpoint: &Arc<Endpoint>,
+    transport: &Transport,
+    policy: &Policy,
+    request: &Request,
+    wants: &Wants,
+    shared: &Arc<Shared>,
+) -> Result<(Way, Hop), Fault> {
+    let is_known_h1 = || backend_tls::recall(endpoint.address, policy) == Some(Speaks::Http1);
+    // Servers with RFC 8441 know WebSocket by it, and hardly anything else.
+    let is_h1s_own = match wants {
+        Wants::Answer => false,
+        Wants::Upgrade(token) => request.is_h1() && !upgrade::is_websocket(token),
+        Wants::Connect => request.is_h1(),
+    };
+    let may_be_h1 = policy.offers_http1();
+    if policy.offers_h2() && !(is_h1s_own && may_be_h1) && !is_known_h1() {
+        match hop::h2::ready(endpoint, transport, shared).await {
+            Ok(hop) if hop.extended_connect || !matches!(wants, Wants::Upgrade(_)) => {
+                return Ok((Way::H2(hop), transport.label_h2()));
+            }
+            Ok(_) if !may_be_h1 => return Err(upgrade::not_offered()),
+            Ok(_) => {}
+            // The connection that found that out is kept for whoever comes first.
+            Err(_) if is_known_h1() => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    if request.is_grpc() {
+        return Err(Fault::because(Reason::ServerAlpn, "a gRPC call needs HTTP/2").replayable());
+    }
+    Ok((Way::H1(http1(endpoint, transport, shared).await?), transport.label()))
+}
+
+/// A connection for one request, of those that are idle or a new one.
+async fn http1(endpoint: &Arc<Endpoint>, transport: &Transport, shared: &Arc<Shared>) -> Result<H1Way, Fault> {
+    let key = pool::Key::new(endpoint, transport);
     if let Some(conn) = pool::take(key) {
         return Ok(H1Way {
             conn,
@@ -103,8 +169,17 @@ async fn plain(endpoint: &Endpoint) -> Result<H1Way, Fault> {
             reused: true,
         });
     }
-    let dialled = hop::dial(endpoint).await;
-    metrics::hop_connection(Hop::Plain, dialled.as_ref().err().map(|fault| fault.reason));
+    let dialled = match transport {
+        Transport::Tls(policy) => {
+            let connecting = Box::pin(backend_tls::connect(policy, Offer::Http1, endpoint, shared));
+            connecting
+                .await
+                .map(|(io, _)| io)
+                .inspect_err(|_| endpoint.load.failed())
+        }
+        _ => hop::dial(endpoint).await,
+    };
+    metrics::hop_connection(transport.label(), dialled.as_ref().err().map(|fault| fault.reason));
     let io = dialled?;
     Ok(H1Way {
         conn: Box::new(Conn::new(io)),

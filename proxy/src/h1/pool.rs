@@ -4,6 +4,7 @@
 //! that nobody asked for) makes it useless. One task of the thread drops those that were idle for too long.
 
 use super::Conn;
+use crate::{endpoint::Endpoint, hop::Transport};
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -13,8 +14,30 @@ use std::{
 use tokio::time::Instant;
 use weft_proto::limits;
 
-/// Whom a connection leads to: the address, and whether it stays in this process.
-pub type Key = (SocketAddr, bool);
+/// Whom a connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    address: SocketAddr,
+    /// It stays in the proxy's own pod.
+    is_self: bool,
+    /// The policy of the TLS that it carries; 0 for none.
+    policy: u64,
+}
+
+impl Key {
+    /// Connections to this endpoint, spoken to like this.
+    pub fn new(endpoint: &Endpoint, transport: &Transport) -> Self {
+        let policy = match transport {
+            Transport::Tls(policy) => policy.id,
+            _ => 0,
+        };
+        Self {
+            address: endpoint.address,
+            is_self: endpoint.is_self,
+            policy,
+        }
+    }
+}
 
 #[derive(Default)]
 struct Pool {
@@ -86,10 +109,11 @@ mod tests {
     use crate::io::Io;
     use tokio::io::AsyncWriteExt;
 
-    const KEY: Key = (
-        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80),
-        false,
-    );
+    const KEY: Key = Key {
+        address: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80),
+        is_self: false,
+        policy: 0,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn gives_back_the_last_one_that_is_still_good() {

@@ -168,24 +168,23 @@ impl Link {
 }
 
 /// A place for a request on a pooled connection to the endpoint.
-pub async fn ready(endpoint: &Endpoint, transport: Transport, shared: &Arc<Shared>) -> Result<H2Hop, Fault> {
+pub async fn ready(endpoint: &Arc<Endpoint>, transport: &Transport, shared: &Arc<Shared>) -> Result<H2Hop, Fault> {
     acquire(endpoint, transport, Purpose::Requests, shared).await
 }
 
 pub(super) async fn acquire(
-    endpoint: &Endpoint,
-    transport: Transport,
+    endpoint: &Arc<Endpoint>,
+    transport: &Transport,
     purpose: Purpose,
     shared: &Arc<Shared>,
 ) -> Result<H2Hop, Fault> {
-    let identity = (transport == Transport::Mesh)
-        .then(|| endpoint.identity.clone())
-        .flatten();
+    let over_mesh = is_over_mesh(endpoint, transport);
+    let identity = over_mesh.then(|| endpoint.identity.clone()).flatten();
     let shared_as_number = Arc::as_ptr(shared) as usize;
     let key = Key {
         address: endpoint.address,
         identity,
-        transport,
+        transport: transport.clone(),
         purpose,
         shared: shared_as_number,
     };
@@ -209,11 +208,18 @@ pub(super) async fn acquire(
     Err(Fault::new(Reason::HopGone).replayable())
 }
 
+/// Whether our credentials are used on the way, and so must be the current ones.
+fn is_over_mesh(endpoint: &Endpoint, transport: &Transport) -> bool {
+    match transport {
+        Transport::Mesh => true,
+        Transport::Tls(_) => super::reach(endpoint) == Transport::Mesh,
+        Transport::Plain | Transport::Itself => false,
+    }
+}
+
 /// A connection with room, else a new one that is being made.
-fn link(key: &Key, endpoint: &Endpoint, shared: &Arc<Shared>) -> Result<Arc<Link>, Fault> {
-    let credentials = (key.transport == Transport::Mesh)
-        .then(|| shared.credentials.current())
-        .flatten();
+fn link(key: &Key, endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) -> Result<Arc<Link>, Fault> {
+    let credentials = key.identity.is_some().then(|| shared.credentials.current()).flatten();
     POOL.with_borrow_mut(|pool| {
         if let Some(links) = pool.get(key) {
             if let Some(link) = links.iter().find(|link| link.has_room(&credentials)) {
@@ -236,11 +242,10 @@ fn link(key: &Key, endpoint: &Endpoint, shared: &Arc<Shared>) -> Result<Arc<Link
             credentials,
         });
         links.push(link.clone());
-        let (key, load, shared) = (key.clone(), endpoint.load.clone(), shared.clone());
         link::start(link::Start {
-            key,
-            load,
-            shared,
+            key: key.clone(),
+            endpoint: endpoint.clone(),
+            shared: shared.clone(),
             link: link.clone(),
             tell,
         });

@@ -86,7 +86,7 @@ struct World {
     ca: Ca,
     client: Arc<Shared>,
     server: Arc<Shared>,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     app: TcpListener,
     _asked: [mpsc::UnboundedReceiver<Ask>; 2],
 }
@@ -103,10 +103,10 @@ async fn world() -> World {
     let mesh = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = mesh.local_addr().unwrap();
     tokio::spawn(listen(mesh, app.local_addr().unwrap(), server.clone()));
-    let endpoint = Endpoint {
+    let endpoint = Arc::new(Endpoint {
         identity: Some(SERVER.parse().unwrap()),
         ..Endpoint::at(address)
-    };
+    });
     World {
         ca,
         client,
@@ -119,7 +119,7 @@ async fn world() -> World {
 
 impl World {
     async fn open(&self) -> Result<Io, Fault> {
-        open(&self.endpoint, Transport::Mesh, &self.client).await
+        open(&self.endpoint, &Transport::Mesh, &self.client).await
     }
 
     async fn pair(&self) -> (Io, TcpStream) {
@@ -230,10 +230,17 @@ async fn who_comes_during_the_drain_is_served_and_who_was_there_goes_on() {
 #[tokio::test]
 async fn t33_another_identity_or_root_is_refused_and_nothing_else_is_tried() {
     let mut world = world().await;
-    world.endpoint.identity = Some("spiffe://cluster.local/ns/shop/sa/other".parse().unwrap());
+    let address = world.endpoint.address;
+    let named = |identity: &str| {
+        Arc::new(Endpoint {
+            identity: Some(identity.parse().unwrap()),
+            ..Endpoint::at(address)
+        })
+    };
+    world.endpoint = named("spiffe://cluster.local/ns/shop/sa/other");
     assert_eq!(world.open().await.unwrap_err().reason, Reason::ServerIdentity);
 
-    world.endpoint.identity = Some(SERVER.parse().unwrap());
+    world.endpoint = named(SERVER);
     world.client.credentials.set(Ca::new().credentials(CLIENT));
     assert_eq!(world.open().await.unwrap_err().reason, Reason::ServerTls);
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Opens a tunnel to the endpoint.
-pub async fn open(endpoint: &Endpoint, transport: Transport, shared: &Arc<Shared>) -> Result<Io, Fault> {
+pub async fn open(endpoint: &Arc<Endpoint>, transport: &Transport, shared: &Arc<Shared>) -> Result<Io, Fault> {
     let mut hop = pool::acquire(endpoint, transport, pool::Purpose::Tunnels, shared).await?;
     let (answer, send) = hop
         .send

@@ -32,10 +32,15 @@ const ACCEPT: &str = "sec-websocket-accept";
 pub fn protocol(wants: &Wants) -> Option<Protocol> {
     match wants {
         Wants::Answer => None,
-        Wants::Upgrade(token) if token.eq_ignore_ascii_case("websocket") => Some(Protocol::WebSocket),
+        Wants::Upgrade(token) if is_websocket(token) => Some(Protocol::WebSocket),
         Wants::Upgrade(_) => Some(Protocol::Upgrade),
         Wants::Connect => Some(Protocol::Connect),
     }
+}
+
+/// Whether a token of an Upgrade is WebSocket's.
+pub fn is_websocket(token: &str) -> bool {
+    token.eq_ignore_ascii_case("websocket")
 }
 
 /// Checks what HTTP/2 leaves open: a `:protocol` is a token of bounded length (T12).
@@ -64,7 +69,7 @@ pub fn add_key(request: &Request, wants: &Wants, changes: &mut Changes) -> Optio
     };
     let mut has_key = false;
     request.each_header(KEY.as_str(), &mut |_| has_key = true);
-    if has_key || !token.eq_ignore_ascii_case("websocket") {
+    if has_key || !is_websocket(token) {
         return None;
     }
     let key = handshake::key();
@@ -72,6 +77,17 @@ pub fn add_key(request: &Request, wants: &Wants, changes: &mut Changes) -> Optio
         .fields
         .set(&KEY, &HeaderValue::from_str(&key).expect("base64 is plain text"));
     Some(key)
+}
+
+/// Takes the key out of an HTTP/1 client's handshake that goes on by RFC 8441, which has none; what answers it (RFC 8441 5.1).
+pub fn take_key(head: &mut http::Request<()>, wants: &Wants) -> Option<String> {
+    match wants {
+        Wants::Upgrade(token) if is_websocket(token) => {
+            let key = head.headers_mut().remove(&KEY)?;
+            Some(handshake::accept(key.to_str().ok()?))
+        }
+        _ => None,
+    }
 }
 
 /// What an HTTP/1 server's answer means for a request that wants more than an answer: whether the tunnel is open.

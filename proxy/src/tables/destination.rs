@@ -16,6 +16,7 @@ use weft_service::spiffe::Id;
 use crate::{
     endpoint::{Endpoint, Load, balance::random_below},
     fault::{Fault, Reason},
+    hop::backend_tls::Policy,
     record::{self, RuleName},
 };
 
@@ -50,6 +51,10 @@ pub struct Backend {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// How many are live.
     pub live: usize,
+    /// TLS that weft begins towards the endpoints.
+    pub tls: Option<Arc<Policy>>,
+    /// Why nothing can be sent there.
+    pub refused: Option<Arc<str>>,
 }
 
 impl Destination {
@@ -74,6 +79,8 @@ impl Destination {
             protocol,
             endpoints: vec![Arc::new(endpoint)],
             live: 1,
+            tls: None,
+            refused: None,
         };
         Self {
             kind,
@@ -128,6 +135,11 @@ impl Destination {
         self.default_backend
             .and_then(|index| self.backend(index))
             .ok_or_else(|| Fault::new(Reason::NoEndpoint))
+    }
+
+    /// Whether weft begins TLS towards what a connection of bytes may go to.
+    pub fn begins_tls(&self) -> bool {
+        self.backends.iter().any(|backend| backend.tls.is_some())
     }
 
     /// Where a connection of bytes goes, and by which rule.
@@ -243,6 +255,14 @@ pub(crate) fn loads(backends: &[Arc<Backend>]) -> Loads {
 }
 
 impl Backend {
+    /// Whether anything may be sent there.
+    pub fn usable(&self) -> Result<(), Fault> {
+        match &self.refused {
+            None => Ok(()),
+            Some(why) => Err(Fault::because(Reason::BackendRefused, why.to_string())),
+        }
+    }
+
     /// What the controller says of it. Endpoints that were there before keep their load; parts that could not be understood are added
     /// to the mistakes.
     pub(crate) fn from_rpc(
@@ -252,6 +272,15 @@ impl Backend {
         mistakes: &mut Vec<String>,
     ) -> Self {
         let protocol = backend.protocol();
+        let tls = backend.tls.as_ref().map(Policy::of).transpose();
+        let refused = match (&tls, backend.refused.as_str()) {
+            (Err(wrong), _) => {
+                mistakes.push(format!("backend {}: its TLS policy: {wrong}", backend.id));
+                Some(wrong.as_str().into())
+            }
+            (Ok(_), "") => None,
+            (Ok(_), why) => Some(why.into()),
+        };
         let mut endpoints = Vec::with_capacity(backend.endpoints.len());
         for (position, endpoint) in backend.endpoints.into_iter().enumerate() {
             match Endpoint::from_rpc(endpoint, loads, is_own) {
@@ -266,6 +295,8 @@ impl Backend {
             protocol,
             endpoints,
             live,
+            tls: tls.unwrap_or_default(),
+            refused,
         }
     }
 }

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that fails says where")]
 
+mod declared;
 mod hostile;
 mod libraries;
 mod probes;
 mod records;
+mod reencrypt;
 mod rules;
 mod streams;
 mod transparency;

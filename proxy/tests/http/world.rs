@@ -210,6 +210,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         self.io.flush().await.unwrap();
     }
 
+    /// Puts bytes in front of what is to come.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        self.got.splice(..0, bytes.iter().copied());
+    }
+
     async fn more(&mut self) -> usize {
         let mut part = vec![0; 64 << 10];
         let count = tokio::time::timeout(SOON, self.io.read(&mut part))

@@ -165,6 +165,13 @@ impl Response {
 }
 
 impl Response {
+    /// Answers the key of a WebSocket client for a server that never saw one.
+    pub fn accept_key(&mut self, answer: &str) {
+        if let (Self::H2(parts, _), Ok(answer)) = (self, HeaderValue::from_str(answer)) {
+            parts.headers.insert(http::header::SEC_WEBSOCKET_ACCEPT, answer);
+        }
+    }
+
     /// The 101 that a 2xx to extended CONNECT stands for. One that came over HTTP/1 is one already.
     pub fn into_101(self) -> Self {
         match self {

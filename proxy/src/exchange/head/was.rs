@@ -26,6 +26,14 @@ pub(super) enum HostField {
     Empty,
 }
 impl Was {
+    /// Nothing beyond what HTTP/2 says of it.
+    pub(super) const HTTP1: Self = Self {
+        version: Version::H11,
+        method: None,
+        target: None,
+        host: None,
+    };
+
     /// Reads it from the fields of a request that a weft sent.
     pub(super) fn read(fields: &HeaderMap) -> Result<Option<Self>, Fault> {
         let bad = || Fault::new(Reason::BadMeshField);

@@ -23,17 +23,21 @@ use super::{Counts, Key, Link, Ready, State, client_builder, forget_closed};
 use crate::{
     app::Shared,
     connection,
-    endpoint::Load,
+    endpoint::Endpoint,
     fault::{Fault, Reason},
-    hop::{Transport, tcp, tls},
+    h1::{self, Conn},
+    hop::{
+        Transport,
+        backend_tls::{self, Offer, Speaks},
+        tcp, tls,
+    },
     io::Io,
     metrics,
-    record::Hop,
 };
 
 pub(super) struct Start {
     pub(super) key: Key,
-    pub(super) load: Arc<Load>,
+    pub(super) endpoint: Arc<Endpoint>,
     pub(super) shared: Arc<Shared>,
     pub(super) link: Arc<Link>,
     pub(super) tell: watch::Sender<State>,
@@ -45,27 +49,31 @@ pub(super) fn start(start: Start) {
     tokio::spawn(task);
 }
 
-fn label(transport: Transport) -> Hop {
-    match transport {
-        Transport::Plain => Hop::H2c,
-        other => other.label(),
-    }
-}
-
 async fn run(start: Start) {
     let Start {
         key,
-        load,
+        endpoint,
         shared,
         link,
         tell,
     } = start;
     let counts = link.counts.clone();
-    let made = timeout(limits::CONNECT_TIME + limits::HANDSHAKE_TIME, connect(&key, &shared)).await;
+    let load = endpoint.load.clone();
+    let connecting = connect(&key, &endpoint, &shared);
+    let made = timeout(limits::CONNECT_TIME + limits::HANDSHAKE_TIME, connecting).await;
     match made.unwrap_or_else(|_| Err(Fault::new(Reason::ConnectTimeout).replayable())) {
-        Ok((driver, send)) => {
+        Ok(Made::Http1(conn)) => {
             load.reached();
-            metrics::hop_connection(label(key.transport), None);
+            metrics::hop_connection(key.transport.label(), None);
+            h1::pool::give(h1::pool::Key::new(&endpoint, &key.transport), conn);
+            let _ = tell.send(State::Failed {
+                reason: Reason::ServerHandshake,
+                why: "the server chose HTTP/1.1".into(),
+            });
+        }
+        Ok(Made::Http2(driver, send)) => {
+            load.reached();
+            metrics::hop_connection(key.transport.label_h2(), None);
             // A peer that allows no streams at all makes them wait, not its connections many.
             let most = send.current_max_send_streams().clamp(1, limits::H2_STREAMS_USED);
             let extended_connect = send.is_extended_connect_protocol_enabled();
@@ -76,7 +84,7 @@ async fn run(start: Start) {
             });
             let _ = tell.send(State::Ready);
             // When the pool and the streams have let go of it, the connection ends by itself.
-            drop((link, tell, shared));
+            drop((link, tell, shared, endpoint));
             if driver.run(&counts).await == Ended::Dead {
                 load.failed();
             }
@@ -84,7 +92,7 @@ async fn run(start: Start) {
         Err(fault) => {
             tracing::debug!(endpoint = %key.address, error = %fault, "no connection to the endpoint");
             load.failed();
-            metrics::hop_connection(label(key.transport), Some(fault.reason));
+            metrics::hop_connection(key.transport.label_h2(), Some(fault.reason));
             let _ = tell.send(State::Failed {
                 reason: fault.reason,
                 why: fault.cause().into(),
@@ -95,13 +103,29 @@ async fn run(start: Start) {
     forget_closed(&key);
 }
 
+/// A connection to the endpoint.
+enum Made {
+    Http2(Driver, SendRequest<Bytes>),
+    /// By ALPN: good for somebody else.
+    Http1(Box<Conn>),
+}
+
 /// Connects, and returns once the peer's SETTINGS are known: they come before its answer to a PING.
-async fn connect(key: &Key, shared: &Arc<Shared>) -> Result<(Driver, SendRequest<Bytes>), Fault> {
-    let io = match (key.transport, &key.identity) {
+async fn connect(key: &Key, endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) -> Result<Made, Fault> {
+    let io = match (&key.transport, &key.identity) {
         (Transport::Itself, _) => connection::to_itself(shared, key.address),
         (Transport::Mesh, Some(identity)) => tls::connect(key.address, identity, shared).await?,
         (Transport::Mesh, None) => return Err(Fault::new(Reason::ServerIdentity)),
         (Transport::Plain, _) => Io::socket(tcp::dial(key.address).await?),
+        (Transport::Tls(policy), _) => {
+            // Boxed: few connections need the room that a handshake takes.
+            let (io, speaks) = Box::pin(backend_tls::connect(policy, Offer::All, endpoint, shared)).await?;
+            backend_tls::remember(key.address, policy, speaks);
+            if speaks == Speaks::Http1 {
+                return Ok(Made::Http1(Box::new(Conn::new(io))));
+            }
+            io
+        }
     };
     let failed = |error: h2::Error| Fault::because(Reason::ServerHandshake, error).replayable();
     let (send, mut connection) = client_builder().handshake(io).await.map_err(failed)?;
@@ -119,14 +143,12 @@ async fn connect(key: &Key, shared: &Arc<Shared>) -> Result<(Driver, SendRequest
     .await?;
     // Servers that count PINGs as abuse (gRPC's) are asked once only; TCP's keepalive finds those that are gone.
     let watched = key.transport == Transport::Mesh;
-    Ok((
-        Driver {
-            connection,
-            ping,
-            watched,
-        },
-        send,
-    ))
+    let driver = Driver {
+        connection,
+        ping,
+        watched,
+    };
+    Ok(Made::Http2(driver, send))
 }
 
 struct Driver {

@@ -61,6 +61,12 @@ limits! {
     CLIENT_HELLO: bytes = 16 << 10;
     /// Time for a complete ClientHello, from its first byte, and for a handshake that weft ends.
     HANDSHAKE_TIME: time = Duration::from_secs(5);
+    /// TLS handshakes with a gateway's clients at once, behind their ClientHello; the next ones wait.
+    HANDSHAKES: count = 10_000;
+    /// Time for the first bytes of a connection to a gateway's HTTP port.
+    FIRST_BYTES: time = Duration::from_secs(30);
+    /// Pause before a gateway's port that could not be bound is tried again.
+    BIND_PAUSE: time = Duration::from_secs(1);
     /// Silence after which a dial to the server starts, to see whether the server speaks first. An efficiency, never a verdict.
     SILENCE: time = Duration::from_millis(10);
     /// Dials on behalf of silent clients, to one destination.

@@ -167,8 +167,22 @@ pub mod env {
     }
 }
 
-/// HTTP fields of weft's own.
+/// HTTP fields of weft's own, and those that a gateway says for its clients.
 pub mod http {
+    /// RFC 7239: the client's address, the host that it asked for, and the scheme.
+    pub const FORWARDED: &str = "forwarded";
+    /// The client's address.
+    pub const FORWARDED_FOR: &str = "x-forwarded-for";
+    /// `http` or `https`, as the client speaks to the gateway.
+    pub const FORWARDED_PROTO: &str = "x-forwarded-proto";
+    /// The host that the client asked for, as it was sent.
+    pub const FORWARDED_HOST: &str = "x-forwarded-host";
+    /// The port of the gateway that the client dialled.
+    pub const FORWARDED_PORT: &str = "x-forwarded-port";
+    /// What a gateway takes away from requests, `_` in place of `-` too: claims that only it can make, by name.
+    pub const CLAIMS: [&str; 2] = [FORWARDED, "x-real-ip"];
+    /// The same by the beginning of their names.
+    pub const CLAIM_PREFIXES: [&str; 2] = ["x-forwarded-", "x-ssl-"];
     /// Prefix of the request fields that are set and read inside `weft/1` only; stripped from every other request.
     pub const INTERNAL_PREFIX: &str = "weft-";
     /// Response field: why weft itself answered.

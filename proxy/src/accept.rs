@@ -1,17 +1,25 @@
 //! Listeners: one of each address for each worker, a bound on what is open, patience when the system runs out.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
+    task::Poll,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpListener, sync::OwnedSemaphorePermit};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::OwnedSemaphorePermit,
+};
 use weft_proto::limits;
 
-use crate::{app::Shared, connection, metrics, role::Role};
+use crate::{app::Shared, metrics};
+
+/// A connection's place among those that the proxy holds open.
+pub type Place = OwnedSemaphorePermit;
 
 /// A listener that shares its port with those of the other workers.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -36,23 +44,29 @@ pub fn is_missing_family(address: SocketAddr, error: &io::Error) -> bool {
     address.is_ipv6() && missing.contains(&error.raw_os_error())
 }
 
-/// Accepts for ever, one task for each connection.
-pub async fn serve(listener: TcpListener, role: Arc<Role>, shared: Arc<Shared>) {
+/// Accepts until `stop`, one task for each connection. What the kernel has accepted by then is still taken.
+pub async fn serve<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stop: impl Future,
+    serve: impl Fn(TcpStream, SocketAddr, Place) -> F,
+) {
+    let mut stop = pin!(stop);
     loop {
         let place = place(&shared).await;
-        shared.waiting_places.fetch_add(1, Ordering::AcqRel);
-        let accepted = listener.accept().await;
-        shared.waiting_places.fetch_sub(1, Ordering::AcqRel);
+        let accepted = {
+            let _waiting = Waiting::new(&shared);
+            poll_fn(|cx| match listener.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                Poll::Pending => stop.as_mut().poll(cx).map(|_| None),
+            })
+            .await
+        };
+        let Some(accepted) = accepted else { return };
         match accepted {
             Ok((stream, client)) => {
                 // Boxed, since the runtime moves what it is given.
-                let served: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(connection::accepted(
-                    stream,
-                    client,
-                    role.clone(),
-                    shared.clone(),
-                    place,
-                ));
+                let served: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(serve(stream, client, place));
                 tokio::spawn(served);
             }
             // The client was gone before it was accepted.
@@ -68,6 +82,22 @@ pub async fn serve(listener: TcpListener, role: Arc<Role>, shared: Arc<Shared>) 
                 tokio::time::sleep(limits::ACCEPT_BACK_OFF).await;
             }
         }
+    }
+}
+
+/// A place that waits for its client.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.waiting_places.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting_places.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the proxy tells of itself. On its port: live, ready, metrics and the probes that stand for `tcpSocket` probes, GET
 //! only and nothing that changes anything (RELIABILITY T31). On a socket file, which only the proxy's user can open: the
-//! drain, the destinations and the log's filter.
+//! drain, the destinations, a gateway's listeners and the log's filter.
 
 use std::{
     io::{self, Read, Write},
@@ -27,6 +27,8 @@ use crate::{app::Shared, metrics};
 const DRAIN: &str = "/drain";
 /// Every destination that is known.
 const TABLES: &str = "/tables";
+/// What a gateway serves.
+const LISTENERS: &str = "/listeners";
 /// The log's filter; `/log/FILTER` changes it.
 const LOG: &str = "/log";
 
@@ -94,12 +96,15 @@ pub async fn serve_socket(shared: Arc<Shared>, filter: log::Filter) -> io::Resul
     let path = shared.config.admin_socket.clone();
     let listener = bind_socket(&path)?;
     let (drained, tables, now) = (shared.clone(), shared.clone(), filter.clone());
+    let gateway = shared.clone();
     let routes = Routes::new(move || shared.ready())
         .get(DRAIN, move || {
             drained.inbound_drain.drain();
+            drained.drain_gateway();
             Answer::text(StatusCode::OK, "draining")
         })
         .get(TABLES, move || Answer::json(dump(&tables)))
+        .get(LISTENERS, move || Answer::json(listeners(&gateway)))
         .get(LOG, move || Answer::text(StatusCode::OK, now.current()))
         .get_below("/log/", move |wanted| {
             let set = filter.set(&wanted);
@@ -176,6 +181,14 @@ fn dump(shared: &Shared) -> Vec<u8> {
             one
         });
     let mut text = serde_json::to_vec_pretty(&all.collect::<Vec<_>>()).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+/// What a gateway serves, for people; `null` at a sidecar.
+fn listeners(shared: &Shared) -> Vec<u8> {
+    let all = shared.front.as_ref().map(|front| front.dump());
+    let mut text = serde_json::to_vec_pretty(&all).unwrap_or_default();
     text.push(b'\n');
     text
 }

@@ -14,6 +14,7 @@ use weft_service::{
 
 use crate::{
     config::Config,
+    front::Front,
     role::{self, Direction, Role},
     tables::{Ask, Tables},
     trace::Tracer,
@@ -37,8 +38,12 @@ pub struct Shared {
     pub inbound_drain: Signal,
     /// The drain of connections that go out.
     pub outbound_drain: Signal,
-    /// The drain of connections to a gateway; its ports have their own beside it.
+    /// The drain of a gateway; its ports have their own beside it.
     pub gateway_drain: Signal,
+    /// What a gateway serves; none in a pod's sidecar.
+    pub front: Option<Arc<Front>>,
+    /// A place for each TLS handshake with a gateway's client.
+    pub handshakes: Arc<Semaphore>,
     /// A place for each connection from a client.
     pub places: Arc<Semaphore>,
     /// Places that listeners hold while they wait for their next client.
@@ -70,6 +75,11 @@ impl Shared {
             inbound_drain: Signal::new(),
             outbound_drain: Signal::new(),
             gateway_drain: Signal::new(),
+            front: config
+                .gateway
+                .as_ref()
+                .map(|(namespace, name)| Arc::new(Front::new(namespace, name, config.workers))),
+            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
             places: Arc::new(Semaphore::new(limits::CONNECTIONS)),
             waiting_places: AtomicUsize::new(0),
             silent_places: Arc::new(Semaphore::new(limits::SILENT_DIALS)),
@@ -96,6 +106,14 @@ impl Shared {
             Direction::Inbound => &self.inbound_drain,
             Direction::Outbound => &self.outbound_drain,
             Direction::Gateway => &self.gateway_drain,
+        }
+    }
+
+    /// Starts the drain of everything that comes in through a gateway.
+    pub fn drain_gateway(&self) {
+        self.gateway_drain.drain();
+        if let Some(front) = &self.front {
+            front.drain();
         }
     }
 
@@ -127,7 +145,7 @@ impl Shared {
                 "the certificate has expired; the identity service is {}",
                 self.config.identity_address
             )),
-            Some(_) => Ok(()),
+            Some(_) => self.front.as_ref().map_or(Ok(()), |front| front.ready()),
         }
     }
 }

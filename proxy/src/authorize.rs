@@ -26,8 +26,11 @@ pub fn connection(facts: &Facts, seen: Option<&Seen>, shared: &Shared) -> Result
     refuse_if(is_refused)
 }
 
-/// Whether a request may go on.
+/// Whether a request may go on. A client's own CONNECT is nothing for a gateway, which is no forward proxy (T11).
 pub fn request(request: &Request, wants: &Wants, connection: &Connection) -> Result<(), Fault> {
+    if connection.facts.direction == Direction::Gateway && *wants == Wants::Connect {
+        return Err(Fault::new(Reason::NoForwardProxy));
+    }
     refuse_if(takes_one_request(connection) && !is_own_probe(request, wants, connection))
 }
 

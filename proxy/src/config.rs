@@ -76,6 +76,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Time that connections have to end after SIGTERM.
     pub drain: Duration,
+    /// Namespace and name of the Gateway that is served; none by a sidecar.
+    pub gateway: Option<(String, String)>,
     /// Where spans go; none are made where they go nowhere.
     pub otlp: Option<Otlp>,
 }
@@ -169,6 +171,15 @@ fn host_and_port(value: &str) -> Result<String, String> {
             Ok(value.to_owned())
         }
         _ => Err(format!("'{value}' is not host:port")),
+    }
+}
+
+fn gateway(value: &str) -> Result<Option<(String, String)>, String> {
+    match value.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(Some((namespace.to_owned(), name.to_owned())))
+        }
+        _ => Err(format!("'{value}' is not namespace/name")),
     }
 }
 
@@ -280,8 +291,10 @@ impl Config {
             parsed,
         );
         let skip_inbound_ports = r.optional(env::SKIP_INBOUND_PORTS, ports, Ports::default(), parsed);
+        let gateway = r.optional(env::GATEWAY, "namespace/name of a Gateway", None, gateway);
         // More than four workers are for gateways; a sidecar has one application to serve.
-        let default_workers = cpus().min(4);
+        let most = if matches!(gateway, Some(Some(_))) { 256 } else { 4 };
+        let default_workers = cpus().min(most);
         let workers = r.optional(
             env::WORKERS,
             "a number of threads from 1 to 256",
@@ -345,6 +358,7 @@ impl Config {
                 access_log: access_log?,
                 admin_socket: admin_socket?,
                 drain: drain?,
+                gateway: gateway?,
                 otlp: otlp_endpoint?
                     .zip(sampling)
                     .map(|(endpoint, sampling)| Otlp { endpoint, sampling }),
@@ -423,11 +437,12 @@ mod tests {
             (env::SERVICE_ACCOUNT, "Web"),
             (env::OTLP_ENDPOINT, "https://collector:4317"),
             (env::TRACE_SAMPLING, "1.5"),
+            (env::GATEWAY, "edge"),
         ] {
             variables.insert(name.into(), value.into());
         }
         let Mistakes(mistakes) = Config::from(&variables).unwrap_err();
-        assert_eq!(mistakes.len(), 12, "{mistakes:#?}");
+        assert_eq!(mistakes.len(), 13, "{mistakes:#?}");
         let all = Mistakes(mistakes).to_string();
         for part in [
             "WEFT_POD_NAME is not set; set it to the pod's name (metadata.name)",
@@ -439,6 +454,7 @@ mod tests {
             "its ServiceAccount is not a DNS name",
             "WEFT_OTLP_ENDPOINT: 'https://collector:4317': spans are exported without TLS",
             "WEFT_TRACE_SAMPLING: '1.5' is not a number from 0 to 1",
+            "WEFT_GATEWAY: 'edge' is not namespace/name; set it to namespace/name of a Gateway",
         ] {
             assert!(all.contains(part), "{part}: {all}");
         }

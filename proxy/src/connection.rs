@@ -3,6 +3,8 @@
 //! All branching of a connection happens here; stages do one thing and return. What happens to each request on a
 //! connection that speaks HTTP is `exchange.rs`' story.
 
+pub mod gateway;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
@@ -27,6 +29,7 @@ use crate::{
     detect::{self, Seen, silence},
     exchange,
     fault::{Fault, Reason},
+    front::{At, Listener},
     hop::{self, Opened, tcp},
     io::{Io, Tunnel},
     original_dst,
@@ -54,6 +57,8 @@ pub struct Connection {
 pub enum Toward {
     /// One destination, followed as it changes.
     Destination(Followed),
+    /// What the listeners of a gateway's port say.
+    Port(Box<At>),
 }
 
 impl From<Followed> for Toward {
@@ -67,13 +72,15 @@ impl Connection {
     pub fn destination(&self) -> Result<(Arc<Destination>, Option<Arc<str>>), Fault> {
         match &self.toward {
             Toward::Destination(followed) => Ok((followed.current(), None)),
+            Toward::Port(at) => at.listener().map(|listener| of(&listener)),
         }
     }
 
     /// What a request on it leads to now, and the gateway's listener that takes it.
-    pub fn destination_of(&self, _request: &dyn HttpView) -> Result<(Arc<Destination>, Option<Arc<str>>), Fault> {
+    pub fn destination_of(&self, request: &dyn HttpView) -> Result<(Arc<Destination>, Option<Arc<str>>), Fault> {
         match &self.toward {
             Toward::Destination(followed) => Ok((followed.current(), None)),
+            Toward::Port(at) => at.listener_for(request.host()).map(|listener| of(&listener)),
         }
     }
 
@@ -81,13 +88,21 @@ impl Connection {
     pub fn followed(&self) -> Option<&Followed> {
         match &self.toward {
             Toward::Destination(followed) => Some(followed),
+            Toward::Port(_) => None,
         }
     }
 
-    /// The drain of the connection's direction.
+    /// The drain of the gateway's port, else of the connection's direction.
     pub fn drain(&self) -> &Signal {
-        self.shared.drain(self.facts.direction)
+        match &self.toward {
+            Toward::Port(at) => &at.open.drain,
+            Toward::Destination(_) => self.shared.drain(self.facts.direction),
+        }
     }
+}
+
+fn of(listener: &Listener) -> (Arc<Destination>, Option<Arc<str>>) {
+    (listener.destination.clone(), Some(listener.name.clone()))
 }
 
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -101,16 +116,18 @@ pub fn accepted(
     place: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> + Send + 'static {
     // Boxed apart: what looking takes is given back before the connection begins to be idle.
-    let beginning = Box::pin(begin(stream, client, role, shared));
-    async move {
-        if let Some((serving, record)) = beginning.await.and_then(pass) {
-            serving.await;
-            if let Some(record) = record {
-                record.close();
-            }
+    served(Box::pin(begin(stream, client, role, shared)), place)
+}
+
+/// Serves what a beginning comes to, which has a place until its end.
+async fn served(beginning: Pin<Box<impl Future<Output = Option<Known>>>>, place: OwnedSemaphorePermit) {
+    if let Some((serving, record)) = beginning.await.and_then(pass) {
+        serving.await;
+        if let Some(record) = record {
+            record.close();
         }
-        drop(place);
     }
+    drop(place);
 }
 
 /// Where it meant to go, and what its client speaks.

@@ -27,8 +27,8 @@ use crate::{
 
 /// Longest pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Largest answer: a Service with tens of thousands of endpoints.
-const ANSWER: usize = 16 << 20;
+/// Largest answer: a Service with tens of thousands of endpoints, a Gateway with tens of thousands of routes.
+const ANSWER: usize = 64 << 20;
 /// Names in one message.
 const BATCH: usize = 256;
 
@@ -124,8 +124,20 @@ fn destination(of: SocketAddr) -> rpc::Name {
     }
 }
 
-/// The pod itself, and every destination that is held, with its version.
+/// The pod itself, and every destination that is held, with its version; of a gateway its content alone.
 fn beginning(shared: &Shared) -> Vec<rpc::FollowRequest> {
+    if let Some(front) = &shared.front {
+        let wanted = rpc::Wanted {
+            name: Some(rpc::Name {
+                kind: Some(Kind::Gateway(front.gateway().clone())),
+            }),
+            version: front.version(),
+        };
+        return vec![rpc::FollowRequest {
+            follow: vec![wanted],
+            forget: Vec::new(),
+        }];
+    }
     let own = shared.config.pod_ips.first().map(|ip| rpc::Wanted {
         name: Some(rpc::Name {
             kind: Some(Kind::Workload(address((*ip, 0).into()))),
@@ -184,6 +196,10 @@ fn apply(shared: &Shared, change: rpc::Change) {
             Err(wrong) => tracing::warn!(%wrong, "the controller names a destination that is none"),
         },
         (Kind::Workload(_), Some(Content::Workload(workload))) => apply_workload(shared, workload),
+        (Kind::Gateway(of), Some(Content::Gateway(content))) => match &shared.front {
+            Some(front) if *front.gateway() == of => front.arrive(change.version, content),
+            _ => tracing::warn!("the controller tells of a Gateway that is another's"),
+        },
         // It still holds, or it is of a kind that a later controller knows.
         (_, Some(Content::Unchanged(_)) | None) => {}
         (_, Some(_)) => tracing::warn!("the controller's answer is of another kind than its name"),

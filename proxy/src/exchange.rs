@@ -5,6 +5,7 @@
 //! between them is the same for all four. Of itself weft tries again only what was certainly not processed.
 
 pub mod client;
+mod forwarded;
 pub mod h1;
 pub mod h2;
 pub mod head;

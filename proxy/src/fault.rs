@@ -165,6 +165,14 @@ reasons! {
     ClientTls = "client_tls", 400, Unauthenticated, Terminate, Client, "the TLS handshake with the client failed";
     /// The handshake with the client took too long.
     ClientTlsTimeout = "client_tls_timeout", 408, DeadlineExceeded, Terminate, Client, "the TLS handshake with the client took too long";
+    /// No listener of the port takes the name that TLS asks for.
+    UnknownServerName = "unknown_server_name", 421, Unauthenticated, Terminate, Client, "no listener takes this server name";
+    /// The listener has no certificate, or a client validation, that can be used.
+    ListenerRefused = "listener_refused", 503, Unavailable, Terminate, Us, "the listener's TLS configuration cannot be used";
+    /// TLS on a port for HTTP in the clear.
+    NotHttp = "not_http", 400, Unavailable, Detect, Client, "the port takes HTTP, and the client speaks TLS";
+    /// Anything but TLS on a port for TLS.
+    NotTls = "not_tls", 400, Unavailable, Detect, Client, "the port takes TLS, and the client does not speak it";
     /// There is no certificate of our own yet, or it has expired.
     NoCertificate = "no_certificate", 503, Unavailable, Terminate, Us, "the proxy has no valid certificate";
 
@@ -180,6 +188,12 @@ reasons! {
     HttpVersion = "http_version", 505, Unimplemented, Route, Client, "HTTP version not supported";
     /// A field that is allowed inside the mesh only, or a field of weft's own with a bad value.
     BadMeshField = "bad_mesh_field", 400, Internal, Route, Client, "a weft field has a bad value";
+    /// No listener of the gateway's port takes the request's host.
+    NoListener = "no_listener", 404, Unimplemented, Route, Client, "no listener takes this host";
+    /// The request is for another listener than the one that its connection's TLS was made with (RFC 9110 15.5.20).
+    Misdirected = "misdirected", 421, Unavailable, Route, Client, "the host is another listener's than the connection";
+    /// A client's own CONNECT at a gateway.
+    NoForwardProxy = "no_forward_proxy", 501, Unimplemented, Authorize, Client, "a gateway does not take CONNECT";
     /// There are rules, and none takes the request.
     NoRule = "no_rule", 404, Unimplemented, Route, Client, "no rule matches the request";
     /// The rule names a backend that is not valid.

@@ -106,6 +106,11 @@ impl Io {
         }
     }
 
+    /// Whether bytes were put back that nobody has read again.
+    pub fn has_unread(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
     /// Ends the stream abortively, so that the other side sees a reset and not an end: RST on TCP, RST_STREAM in HTTP/2.
     pub fn reset(self) {
         match self.stream {

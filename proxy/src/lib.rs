@@ -14,6 +14,7 @@ pub mod accept;
 pub mod original_dst;
 pub mod detect;
 pub mod terminate;
+pub mod front;
 pub mod tables;
 pub mod authorize;
 pub mod endpoint;

@@ -22,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Carries a pod's traffic, both ways. Everything it must know stands in its environment (WEFT_*).
     Sidecar,
+    /// Serves a Gateway's listeners. The Gateway is named by WEFT_GATEWAY; the rest is as for a sidecar.
+    Gateway,
     /// Asks the running proxy to drain, and returns at once: finish what is open, send new work elsewhere.
     Drain,
 }
@@ -29,7 +31,8 @@ enum Command {
 fn main() -> ExitCode {
     weft_service::tls::install_provider();
     let done = match Arguments::parse().command {
-        Command::Sidecar => sidecar(),
+        Command::Sidecar => run(false),
+        Command::Gateway => run(true),
         Command::Drain => drain(),
     };
     match done {
@@ -41,8 +44,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn sidecar() -> anyhow::Result<()> {
+fn run(as_gateway: bool) -> anyhow::Result<()> {
     let config = Config::from_env()?;
+    anyhow::ensure!(
+        config.gateway.is_some() == as_gateway,
+        "{} is for `weft-proxy gateway`, which needs it: namespace/name of the Gateway",
+        env::GATEWAY
+    );
     let filter = weft_service::log::start()?;
     workers::run(Arc::new(config), filter)
 }

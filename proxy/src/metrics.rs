@@ -68,6 +68,18 @@ pub fn discovery_connected(up: bool) {
     ::metrics::gauge!("weft_discovery_connected").set(f64::from(u8::from(up)));
 }
 
+/// So many listeners of the gateway serve, and so many cannot.
+pub fn gateway_listeners(serving: usize, refused: usize) {
+    for (state, count) in [("serving", serving), ("refused", refused)] {
+        ::metrics::gauge!("weft_gateway_listeners", "state" => state).set(count as f64);
+    }
+}
+
+/// So many of the gateway's ports cannot be bound.
+pub fn gateway_ports_unbound(count: usize) {
+    ::metrics::gauge!("weft_gateway_ports_unbound").set(count as f64);
+}
+
 /// So many destinations are followed.
 pub fn destinations(count: usize) {
     ::metrics::gauge!("weft_destinations").set(count as f64);
@@ -340,6 +352,8 @@ mod tests {
         certificate_expires(1.0);
         discovery_connected(true);
         destinations(1);
+        gateway_listeners(1, 0);
+        gateway_ports_unbound(0);
         let text = render();
         for (name, ..) in families() {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing");

@@ -2,6 +2,8 @@
 //!
 //! A handshake that fails ends the connection. Nothing that was sent on it is ever looked at as plaintext (T33).
 
+pub mod gateway;
+
 use std::{io, sync::Arc};
 
 use tokio_rustls::TlsAcceptor;

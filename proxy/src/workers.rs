@@ -17,7 +17,7 @@ use crate::{
     accept, access_log, admin,
     app::Shared,
     config::{AccessLog, Config},
-    discovery, identity, metrics,
+    connection, discovery, front, identity, metrics,
     role::Role,
     trace,
 };
@@ -33,12 +33,16 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
     let port = admin::bind().context("the port of metrics and probes cannot be bound")?;
     let mut workers = Vec::with_capacity(config.workers);
     for worker in 0..config.workers {
-        let listeners = bind_all(&shared)?;
+        // A gateway's come with its content.
+        let listeners = match &shared.front {
+            None => bind_all(&shared)?,
+            Some(_) => Vec::new(),
+        };
         let shared = shared.clone();
         let thread = thread::Builder::new().name(format!("worker-{worker}"));
         workers.push(
             thread
-                .spawn(move || work(listeners, shared))
+                .spawn(move || work(worker, listeners, shared))
                 .context("no thread for a worker")?,
         );
     }
@@ -54,6 +58,9 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
         task::spawn_forever("identity", identity::run(shared.clone()));
         task::spawn_forever("discovery", discovery::run(shared.clone(), asked));
         task::spawn_forever("sweep", sweep(shared.clone()));
+        if shared.front.is_some() {
+            task::spawn_forever("front", front::run(shared.clone()));
+        }
         if shared.tracer.is_some() {
             task::spawn_forever("spans", trace::run(shared.clone()));
         }
@@ -64,6 +71,7 @@ pub fn run(config: Arc<Config>, filter: log::Filter) -> anyhow::Result<()> {
         tracing::info!(signal, grace = ?config.drain, "asked to end");
         shared.inbound_drain.drain();
         shared.outbound_drain.drain();
+        shared.drain_gateway();
         tokio::select! {
             () = all_ended(&shared) => tracing::info!("every connection has ended"),
             () = tokio::time::sleep(config.drain) => tracing::warn!(left = shared.open_connections(), "the drain's time has passed"),
@@ -135,7 +143,7 @@ fn bind_all(shared: &Shared) -> anyhow::Result<Listeners> {
 }
 
 /// One worker: its own runtime, its own pools. Nothing on the path of a connection crosses to another.
-fn work(listeners: Listeners, shared: Arc<Shared>) {
+fn work(worker: usize, listeners: Listeners, shared: Arc<Shared>) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a worker has no runtime"),
@@ -143,9 +151,19 @@ fn work(listeners: Listeners, shared: Arc<Shared>) {
     runtime.block_on(async move {
         for (listener, role) in listeners {
             match TcpListener::from_std(listener) {
-                Ok(listener) => drop(tokio::spawn(Box::pin(accept::serve(listener, role, shared.clone())))),
+                Ok(listener) => {
+                    let of = shared.clone();
+                    let serve = move |stream, client, place| {
+                        connection::accepted(stream, client, role.clone(), of.clone(), place)
+                    };
+                    let for_ever = std::future::pending::<()>();
+                    tokio::spawn(Box::pin(accept::serve(listener, shared.clone(), for_ever, serve)));
+                }
                 Err(error) => tracing::error!(%error, "a worker cannot listen"),
             }
+        }
+        if shared.front.is_some() {
+            tokio::spawn(Box::pin(front::bind::run(worker, shared.clone())));
         }
         // Connections that are still open are closed with the runtime; their records say that they were abandoned.
         shared.outbound_drain.closed().await;

@@ -7,6 +7,7 @@
 
 mod backend;
 mod credentials;
+pub mod gateway;
 mod verify;
 
 use std::sync::{Arc, OnceLock};

@@ -115,14 +115,27 @@ impl Request {
 
     /// Sends the request on from within a span.
     pub fn enter(&mut self, span: &trace::Open, changes: &mut Changes) {
-        let fields: &mut dyn Fields = match self {
-            Self::H1(_) => &mut changes.fields,
-            Self::H2(parts, _) => &mut parts.headers,
-        };
+        let fields = self.fields_to_edit(changes);
         fields.set(&TRACEPARENT, &span.context().traceparent());
         if span.is_root() {
             // What stands there belongs to a trace that was malformed.
             fields.remove(&TRACESTATE);
+        }
+    }
+
+    /// Where its fields are changed: at once over HTTP/2, when it is written over HTTP/1.
+    pub fn fields_to_edit<'a>(&'a mut self, changes: &'a mut Changes) -> &'a mut dyn Fields {
+        match self {
+            Self::H1(_) => &mut changes.fields,
+            Self::H2(parts, _) => &mut parts.headers,
+        }
+    }
+
+    /// Takes fields away, as if they had not been sent.
+    pub fn forget(&mut self, is_forgotten: impl Fn(&str) -> bool) {
+        match self {
+            Self::H1(head) => head.forget(is_forgotten),
+            Self::H2(parts, _) => remove(&mut parts.headers, |name| is_forgotten(name.as_str())),
         }
     }
 
@@ -176,10 +189,10 @@ impl Request {
         }
     }
 
-    /// Carries out a decision's edits of the request. For HTTP/1 they are written down and take effect when it is sent on.
-    pub fn edit(&mut self, decision: &Decision) -> Result<Changes, Fault> {
+    /// Carries out a decision's edits of the request, after those that were made before. For HTTP/1 they are written down and take
+    /// effect when it is sent on.
+    pub fn edit(&mut self, decision: &Decision, mut changes: Changes) -> Result<Changes, Fault> {
         let bad = || Fault::new(Reason::BadEdit);
-        let mut changes = Changes::default();
         let target = decision.rewritten_target(self.target());
         let host = decision.rewritten_host();
         match self {
@@ -365,8 +378,12 @@ pub fn strip(fields: &mut HeaderMap) {
     let is_internal = |name: &HeaderName| {
         name.as_str().starts_with(names::http::INTERNAL_PREFIX) && name.as_str() != names::http::ERROR
     };
-    let internal: SmallVec<[HeaderName; 4]> = fields.keys().filter(|name| is_internal(name)).cloned().collect();
-    for name in internal {
+    remove(fields, is_internal);
+}
+
+fn remove(fields: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
+    let removed: SmallVec<[HeaderName; 4]> = fields.keys().filter(|name| is_removed(name)).cloned().collect();
+    for name in removed {
         fields.remove(name);
     }
 }

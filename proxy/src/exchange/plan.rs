@@ -1,6 +1,9 @@
 //! Ask → decide: what a request is entitled to, and what is done to it before it goes anywhere.
 
-use super::head::{Changes, Request};
+use super::{
+    forwarded,
+    head::{Changes, Request},
+};
 use crate::{
     connection::Connection,
     endpoint::balance::random_below,
@@ -36,6 +39,7 @@ pub struct Go {
 /// Decides, and carries out the edits of the request.
 pub fn decide(request: &mut Request, connection: &Connection, record: &mut Record) -> Result<Plan, Fault> {
     let (destination, listener) = connection.destination_of(&*request)?;
+    let changes = forwarded::enter(request, &connection.facts);
     if let Some(listener) = &listener {
         record.listener(listener);
     }
@@ -47,7 +51,6 @@ pub fn decide(request: &mut Request, connection: &Connection, record: &mut Recor
             let backend = destination.default_backend()?.clone();
             record.backend(&backend.id);
             backend.usable()?;
-            let changes = Changes::default();
             return Ok(Plan::Go(Box::new(Go {
                 decision: None,
                 backend,
@@ -87,7 +90,7 @@ pub fn decide(request: &mut Request, connection: &Connection, record: &mut Recor
     };
     record.backend(&backend.id);
     backend.usable()?;
-    let changes = request.edit(&decision)?;
+    let changes = request.edit(&decision, changes)?;
     let timeouts = decision.timeouts();
     Ok(Plan::Go(Box::new(Go {
         decision: Some(decision),

@@ -34,12 +34,12 @@ const FAMILIES: &[(&str, Sort, &str)] = &[
     (
         "weft_connections_total",
         Sort::Counter,
-        "Connections accepted, by direction and security (mesh or plaintext).",
+        "Connections accepted, by direction and security (mesh, tls or plaintext).",
     ),
     (
         "weft_connections_open",
         Sort::Gauge,
-        "Connections open now, by direction and security (mesh or plaintext).",
+        "Connections open now, by direction and security (mesh, tls or plaintext).",
     ),
     (
         "weft_connection_faults_total",
@@ -142,6 +142,16 @@ const FAMILIES: &[(&str, Sort, &str)] = &[
         "1 while the stream to the controller is up.",
     ),
     ("weft_destinations", Sort::Gauge, "Destinations that the proxy follows."),
+    (
+        "weft_gateway_listeners",
+        Sort::Gauge,
+        "Listeners of the gateway, by state: serving, or refused because its TLS configuration cannot be used.",
+    ),
+    (
+        "weft_gateway_ports_unbound",
+        Sort::Gauge,
+        "Ports of the gateway that cannot be bound, in full or in part, and are tried again.",
+    ),
     (
         "weft_metric_series",
         Sort::Gauge,

@@ -168,7 +168,7 @@ impl Destination {
     /// Whether rules look at the name that a connection's own TLS asks for.
     pub fn looks_at_tls(&self) -> bool {
         let mut rules = self.table.rules().iter();
-        rules.any(|rule| rule.origin.kind.as_str() == "TLSRoute")
+        rules.any(|rule| rule.origin.kind == weft_route::rule::Kind::TlsRoute)
     }
 
     /// The backend that a rule names by this index.

@@ -228,7 +228,9 @@ impl Writer<'_, '_> {
             };
             let start = at.start as usize;
             if let Fate::Keep = fate {
-                if run == end {
+                if start != end {
+                    // Between them lies what was written anew, or was forgotten.
+                    out.extend_from_slice(&fields.block[run..end]);
                     run = start;
                 }
                 end = start + at.line as usize;

@@ -184,6 +184,16 @@ impl RequestHead {
         &self.fields
     }
 
+    /// Takes fields away, as if they had not been sent. What they said of framing, connection and host still holds.
+    pub fn forget(&mut self, is_forgotten: impl Fn(&str) -> bool) {
+        let block = self.fields.block.clone();
+        self.fields.list.retain(|at| {
+            let start = at.start as usize;
+            let name = block.get(start..start + at.name as usize).unwrap_or_default();
+            !std::str::from_utf8(name).is_ok_and(&is_forgotten)
+        });
+    }
+
     /// How the body's end is known.
     pub fn body(&self) -> BodyLength {
         self.body

@@ -1,13 +1,16 @@
 //! One port of a gateway: its listeners, and which of them takes a name.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use arc_swap::ArcSwap;
 use weft_proto::rpc::discovery::ListenerProtocol;
-use weft_route::Host;
+use weft_route::{
+    Host,
+    listener::{Elsewhere, Names},
+};
 use weft_service::drain::Signal;
 
 use super::content::{Digest, Listener};
@@ -46,51 +49,19 @@ pub struct Open {
     /// Past its running: the port or the process goes away, and connections end when it suits them.
     pub drain: Signal,
     /// What a port that went away served last, its connections are still served by.
-    now: ArcSwap<Listeners>,
+    now: ArcSwap<Names<Arc<Listener>>>,
     /// For each worker that has tried to bind it, what went wrong.
     bound: Mutex<BTreeMap<usize, Vec<String>>>,
 }
 
-/// A port's listeners, by name.
-struct Listeners {
-    exact: HashMap<Box<str>, Arc<Listener>, foldhash::fast::RandomState>,
-    /// By what follows the `*`, as `.example.com`.
-    wildcards: HashMap<Box<str>, Arc<Listener>, foldhash::fast::RandomState>,
-    any: Option<Arc<Listener>>,
-}
-
-impl Listeners {
-    fn new(listeners: Vec<Arc<Listener>>) -> Self {
-        let mut all = Self {
-            exact: HashMap::default(),
-            wildcards: HashMap::default(),
-            any: None,
-        };
-        for listener in listeners {
-            match listener.hostname.as_deref() {
-                None => all.any = Some(listener),
-                Some(name) => match name.strip_prefix('*') {
-                    Some(suffix) => _ = all.wildcards.insert(suffix.into(), listener.clone()),
-                    None => _ = all.exact.insert(name.into(), listener.clone()),
-                },
-            }
-        }
-        all
+fn by_name(listeners: Vec<Arc<Listener>>) -> Names<Arc<Listener>> {
+    let mut names = Names::default();
+    for listener in listeners {
+        let name = listener.hostname.clone();
+        // No two have the same: `content.rs` leaves the second one out.
+        let _ = names.claim(name.as_deref(), listener);
     }
-
-    /// The most specific listener for a name: exact, then the longest wildcard, then the one for every name.
-    fn find(&self, name: Option<&str>) -> Option<&Arc<Listener>> {
-        let named = name.and_then(|name| {
-            self.exact.get(name).or_else(|| {
-                let mut suffixes = name
-                    .match_indices('.')
-                    .filter(|(at, _)| *at > 0)
-                    .map(|(at, _)| &name[at..]);
-                suffixes.find_map(|suffix| self.wildcards.get(suffix))
-            })
-        });
-        named.or(self.any.as_ref())
-    }
+    names
 }
 
 impl Open {
@@ -100,14 +71,14 @@ impl Open {
             number,
             kind,
             drain: Signal::new(),
-            now: ArcSwap::from_pointee(Listeners::new(listeners)),
+            now: ArcSwap::from_pointee(by_name(listeners)),
             bound: Mutex::default(),
         }
     }
 
     /// Other listeners from now on.
     pub fn set(&self, listeners: Vec<Arc<Listener>>) {
-        self.now.store(Arc::new(Listeners::new(listeners)));
+        self.now.store(Arc::new(by_name(listeners)));
     }
 
     /// The listener that takes a name, which is in lower case.
@@ -196,22 +167,23 @@ impl At {
         };
         let host = host.as_ref().map(Host::as_str);
         let now = self.open.now.load();
-        let Some(hello) = &self.hello else {
-            let found = now.find(host).cloned();
-            return found.ok_or_else(|| Fault::new(Reason::NoListener));
+        let sni = match &self.hello {
+            Some(hello) => hello.sni.as_deref(),
+            None => {
+                let found = now.find(host).cloned();
+                return found.ok_or_else(|| Fault::new(Reason::NoListener));
+            }
         };
-        let misdirected = || Fault::new(Reason::Misdirected);
-        let own = now.find(hello.sni.as_deref()).ok_or_else(misdirected)?;
-        if own.protocol != ListenerProtocol::ListenerHttps || own.policy() != hello.policy {
-            return Err(misdirected());
+        let own = now.of_request(sni, host).map_err(|elsewhere| {
+            Fault::new(match elsewhere {
+                Elsewhere::Nowhere => Reason::NoListener,
+                Elsewhere::NoConnection | Elsewhere::Misdirected => Reason::Misdirected,
+            })
+        })?;
+        let policy = self.hello.as_ref().and_then(|hello| hello.policy);
+        if own.protocol != ListenerProtocol::ListenerHttps || own.policy() != policy {
+            return Err(Fault::new(Reason::Misdirected));
         }
-        match host {
-            // Without a host, as HTTP/1.0 may be, it asks for nothing else.
-            None => Ok(own.clone()),
-            Some(_) => match now.find(host) {
-                Some(found) if Arc::ptr_eq(found, own) => Ok(own.clone()),
-                _ => Err(misdirected()),
-            },
-        }
+        Ok(own.clone())
     }
 }

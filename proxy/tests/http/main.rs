@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that fails says where")]
 
 mod declared;
+mod gateway;
 mod hostile;
 mod libraries;
 mod probes;

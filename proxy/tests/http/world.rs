@@ -266,6 +266,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         self.until("\r\n\r\n").await
     }
 
+    /// A head, unless the peer ends before.
+    pub async fn next_head(&mut self) -> Option<String> {
+        while !self.got.windows(4).any(|window| window == b"\r\n\r\n") {
+            if self.more().await == 0 {
+                return None;
+            }
+        }
+        Some(self.head().await)
+    }
+
     /// So many bytes.
     pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.got.len() < count {
@@ -331,13 +341,7 @@ pub async fn answering(answer: impl Fn(&str) -> String + Clone + Send + Sync + '
     app(move |_, mut peer| {
         let answer = answer.clone();
         async move {
-            loop {
-                while !peer.got.windows(4).any(|window| window == b"\r\n\r\n") {
-                    if peer.more().await == 0 {
-                        return;
-                    }
-                }
-                let head = peer.head().await;
+            while let Some(head) = peer.next_head().await {
                 peer.send(answer(&head)).await;
             }
         }

@@ -68,7 +68,7 @@ fn is_claim(name: &str) -> bool {
             })
     };
     let begins = |own: &&str| name.get(..own.len()).is_some_and(|start| alike(start, own));
-    names::CLAIMS.iter().any(|own| alike(name, own)) || names::CLAIM_PREFIXES.iter().any(|own| begins(&own))
+    names::CLAIMS.iter().any(|own| alike(name, own)) || names::CLAIM_PREFIXES.iter().any(begins)
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ async fn f03_a_hundred_changes_under_load_fail_no_request_and_drop_no_connection
             "",
             vec![rule(&["a"], 0), rule(&[format!("h{number}").as_str()], 0)],
         )];
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             listeners.push(listener("other", other, "", vec![rule(&[], 0)]));
         }
         content(listeners, &[app])

@@ -71,6 +71,23 @@ async fn nothing_is_bound_before_there_is_content_and_then_it_is_ready() {
 }
 
 #[tokio::test]
+async fn t30_a_gateway_whose_backend_it_is_itself_says_so_at_once() {
+    let mut edge = Edge::new();
+    bound(&edge);
+    let port = free_port();
+    let itself = SocketAddr::from(([127, 0, 0, 1], port));
+    edge.serve(content(vec![listener("web", port, "", vec![rule(&[], 0)])], &[itself]));
+    until("ready", async || edge.front().ready().is_ok()).await;
+    let mut client = connect(port).await.unwrap();
+    client.send(get("a")).await;
+    let head = client.head().await;
+    assert!(
+        head.starts_with("HTTP/1.1 508 ") && head.contains("weft-error: loop: "),
+        "{head}"
+    );
+}
+
+#[tokio::test]
 async fn a_gateway_without_a_listener_is_ready_too() {
     let mut edge = Edge::new();
     bound(&edge);

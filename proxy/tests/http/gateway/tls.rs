@@ -241,7 +241,7 @@ async fn what_was_asked_over_tls_is_told_as_https() {
         "{asked}"
     );
     assert!(
-        asked.contains("forwarded: for=192.0.2.9;host=\"example.org\";proto=https\r\n"),
+        asked.contains("forwarded: for=192.0.2.9;host=\"example.org\";proto=https;by=_weft.1\r\n"),
         "{asked}"
     );
 }

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::front;
 
 /// A port that nothing has.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -31,7 +31,7 @@ fn is_last(head: &str) -> bool {
 }
 
 /// Waits until it holds; whoever changes it does so soon.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -42,7 +42,7 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
         .unwrap_or_else(|_| panic!("{what}"));
 }
 
-fn bound(edge: &Edge) {
+pub fn bound(edge: &Edge) {
     tokio::spawn(front::bind::run(0, edge.shared.clone()));
 }
 

@@ -33,8 +33,10 @@ use std::{
 use tokio::net::{TcpListener, TcpStream};
 use weft_proto::{names::env, rpc::discovery as rpc};
 use weft_proxy::{
-    connection::{self, Connection},
+    connection::{self, Connection, Toward},
     exchange,
+    front::At,
+    hop,
     io::Io,
     record::{Direction, Facts},
 };
@@ -181,6 +183,10 @@ impl Both {
     }
 
     fn serve(&mut self, rules: &[Rule]) {
+        self.serve_as(rules, rpc::ListenerProtocol::ListenerHttp);
+    }
+
+    fn serve_as(&mut self, rules: &[Rule], protocol: rpc::ListenerProtocol) {
         self.versions += 1;
         let version = self.versions.to_string();
         let rules: Vec<rpc::Rule> = rules.iter().map(Into::into).collect();
@@ -192,6 +198,7 @@ impl Both {
             listeners: vec![rpc::Listener {
                 name: "web".into(),
                 port: 80,
+                protocol: protocol.into(),
                 rules: rules.clone(),
                 ..Default::default()
             }],
@@ -345,13 +352,18 @@ fn tables() -> impl Strategy<Value = Vec<Rule>> {
                 set: vec![("x-rule".into(), number.to_string().into())],
                 ..HeaderChange::default()
             }));
-            let mut has_weight = false;
-            for backend in &mut rule.backends {
-                backend.weight = u32::from(backend.weight > 0 && !std::mem::replace(&mut has_weight, true));
-            }
         }
+        rules.iter_mut().for_each(draw_one);
         rules
     })
+}
+
+/// Of the backends one alone is drawn.
+fn draw_one(rule: &mut Rule) {
+    let mut has_weight = false;
+    for backend in &mut rule.backends {
+        backend.weight = u32::from(backend.weight > 0 && !std::mem::replace(&mut has_weight, true));
+    }
 }
 
 #[test]
@@ -400,4 +412,91 @@ fn x11_a_gateway_and_a_sidecar_answer_alike_and_as_the_specification_says() {
     let (compared, ruled) = (compared.get(), ruled.get());
     eprintln!("{compared} requests through a gateway and a sidecar, {ruled} of them answered by an application");
     assert!(compared > 2 * TABLES && ruled > TABLES / 2, "{compared} {ruled}");
+}
+
+/// Where bytes went and by which rule, or why they went nowhere.
+type Led = Result<(SocketAddr, Option<(String, String)>), &'static str>;
+
+impl Both {
+    async fn lead(&self, sni: Option<Option<&str>>, to_gateway: bool) -> Led {
+        let facts = |direction| {
+            Facts::new(
+                direction,
+                ([192, 0, 2, 9], 4).into(),
+                ([10, 96, 0, 1], 80).into(),
+                None,
+                false,
+            )
+        };
+        let ask = match sni {
+            Some(sni) => weft_route::Ask::Tls { sni },
+            None => weft_route::Ask::Tcp,
+        };
+        let at_gateway = to_gateway.then(|| {
+            let shared = self.edge.shared.clone();
+            let open = shared.front.as_ref().unwrap().opens().borrow()[0].clone();
+            let at = match sni {
+                Some(sni) => At::tls(open, sni.map(Into::into), None),
+                None => At::plain(open),
+            };
+            Connection {
+                facts: facts(Direction::Gateway),
+                peer: None,
+                toward: Toward::Port(Box::new(at)),
+                shared,
+            }
+        });
+        let connection = at_gateway.as_ref().unwrap_or(&self.connection);
+        let opened = hop::open_any(connection, &ask)
+            .await
+            .map_err(|fault| fault.reason.label())?;
+        let rule = opened.rule.map(|rule| (rule.route.to_string(), rule.rule.to_string()));
+        Ok((opened.lease.address, rule))
+    }
+}
+
+#[test]
+fn x11_connections_go_the_same_way_from_a_gateway_and_from_a_sidecar() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let both = std::cell::RefCell::new(runtime.block_on(Both::new()));
+    let (compared, ruled) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let mut runner = TestRunner::new(Config {
+        cases: TABLES,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let names = proptest::collection::vec(proptest::option::weighted(0.8, generate::server_name()), REQUESTS);
+    let ran = runner.run(&(generate::connection_rules(), names), |(mut rules, names)| {
+        rules.iter_mut().for_each(draw_one);
+        both.borrow_mut()
+            .serve_as(&rules, rpc::ListenerProtocol::ListenerPassthrough);
+        let both = both.borrow();
+        for name in &names {
+            let sni = name.as_ref().map(Option::as_deref);
+            let gateway = runtime.block_on(both.lead(sni, true));
+            let sidecar = runtime.block_on(both.lead(sni, false));
+            compared.set(compared.get() + 1);
+            let wanted = oracle::connection(&rules, sni).map(|rule| {
+                let origin = &rules[rule].origin;
+                (format!("{}/{}", origin.namespace, origin.name), origin.rule.to_string())
+            });
+            match (&gateway, &sidecar) {
+                // No rule speaks of such connections: a Service has a backend all the same, a listener has none.
+                (Err("no_rule"), Ok((_, None))) => prop_assert_eq!(&wanted, &None, "{:?}", name),
+                _ => prop_assert_eq!(&gateway, &sidecar, "{:?}", name),
+            }
+            if let Ok((_, rule)) = gateway {
+                ruled.set(ruled.get() + 1);
+                prop_assert_eq!(rule, wanted, "{:?}", name);
+            }
+        }
+        Ok(())
+    });
+    ran.unwrap_or_else(|error| panic!("{error}"));
+    let (compared, ruled) = (compared.get(), ruled.get());
+    eprintln!("{compared} connections from a gateway and from a sidecar, {ruled} of them to an application");
+    assert!(compared > 2 * TABLES && ruled > TABLES / 4, "{compared} {ruled}");
 }

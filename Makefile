@@ -79,6 +79,13 @@ e2e: ## Test on a real Kubernetes, which is started for it (root). ARGS=name: th
 	$(call link,debug)
 	$(CARGO) test -p weft-tests --test kube -- $(ARGS)
 
+.PHONY: conformance
+conformance: ## Run the Gateway API's official suite on a real Kubernetes, which is started for it (root). ARGS: tests/conformance/run says which
+	@scripts/setup e2e
+	$(CARGO) build --workspace --bins
+	$(call link,debug)
+	@tests/conformance/run $(ARGS)
+
 .PHONY: ci
 ci: ## What guards main: formatting, lints, dependencies, tests, demo, a real Kubernetes
 	@.ci/run

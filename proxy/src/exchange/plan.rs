@@ -39,7 +39,7 @@ pub struct Go {
 /// Decides, and carries out the edits of the request.
 pub fn decide(request: &mut Request, connection: &Connection, record: &mut Record) -> Result<Plan, Fault> {
     let (destination, listener) = connection.destination_of(&*request)?;
-    let changes = forwarded::enter(request, &connection.facts)?;
+    let changes = forwarded::enter(request, &connection.facts);
     if let Some(listener) = &listener {
         record.listener(listener);
     }

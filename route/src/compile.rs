@@ -100,7 +100,7 @@ impl Table {
         let mut has_parameters = false;
         let mut looks_at_paths = false;
         for (index, candidate) in self.candidates.iter().enumerate() {
-            let group = match candidate.host.as_deref() {
+            let group: &mut Group = match candidate.host.as_deref() {
                 None => &mut self.any_host,
                 Some(host) => {
                     self.looks_at_hosts = true;

@@ -26,9 +26,9 @@ pub struct Table {
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) any_host: Group,
     /// By host.
-    pub(crate) exact_hosts: HashMap<Box<str>, Group>,
+    pub(crate) exact_hosts: HashMap<Box<str>, Box<Group>>,
     /// By what follows the `*`, as `.example.com`.
-    pub(crate) wildcard_hosts: HashMap<Box<str>, Group>,
+    pub(crate) wildcard_hosts: HashMap<Box<str>, Box<Group>>,
     pub(crate) looks_at_hosts: bool,
     /// There are rules of HTTPRoutes or GRPCRoutes, if only such that lost.
     pub(crate) takes_requests: bool,

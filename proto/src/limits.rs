@@ -113,6 +113,16 @@ limits! {
     WAITING: count = 10_000;
     /// Attempts for one request, where nothing was sent before.
     ATTEMPTS: count = 3;
+    /// Pause before a rule's first retry, where it says none; doubled with each one after it.
+    RETRY_WAIT: time = Duration::from_millis(10);
+    /// Longest of these pauses, unless the rule's own is longer.
+    RETRY_WAIT_MOST: time = Duration::from_secs(1);
+    /// Copies of requests for mirrors that are on their way; the next ones are not sent.
+    MIRRORS: count = 1000;
+    /// Time for one copy, from its request's head to the end of its answer.
+    MIRROR_TIME: time = Duration::from_secs(30);
+    /// Endpoints that a destination knows by what tokens of sessions call them; begun anew when there are more.
+    STICKY: count = 20_000;
     /// Bytes in flight in each direction of a byte relay.
     RELAY: bytes = 64 << 10;
     /// Silence after which a tunnel or an opaque connection is closed.

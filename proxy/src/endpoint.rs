@@ -1,6 +1,7 @@
 //! Backend → endpoint: which pod. Power of two choices over what the endpoints' answers have cost lately.
 
 pub mod balance;
+pub mod sticky;
 
 use std::{
     net::SocketAddr,

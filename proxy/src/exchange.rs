@@ -4,18 +4,20 @@
 //! (`exchange/h1.rs`, `exchange/h2.rs` take its requests), the server too (`exchange/server.rs`), and what stands
 //! between them is the same for all four. Of itself weft tries again only what was certainly not processed.
 
+mod attempts;
 pub mod client;
 mod forwarded;
 pub mod h1;
 pub mod h2;
 pub mod head;
+pub mod mirror;
 pub mod plan;
 pub mod server;
 
 use crate::{
     authorize,
     connection::Connection,
-    endpoint::{self, Lease},
+    endpoint::Lease,
     fault::{Fault, Reason},
     h1::pool,
     hop::{self, Transport},
@@ -28,16 +30,14 @@ use crate::{
     },
 };
 use ::h2::client::SendRequest;
+use attempts::Tried;
 use bytes::Bytes;
 use client::{Client, End};
-use head::{Request, Response, ToServer, Wants};
-use http::uri::Scheme;
+use head::{Edits, Request, Response, ToServer, Wants};
 use plan::{Go, Plan};
 use server::{H1Way, Head, Server, Way};
-use smallvec::SmallVec;
 use std::{
     future::{Future, poll_fn},
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -45,7 +45,7 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use weft_proto::limits;
-use weft_route::HttpView;
+use weft_route::{Decision, HttpView};
 
 pub use h1::serve as serve_h1;
 pub use h2::serve as serve_h2;
@@ -85,14 +85,22 @@ async fn run(
     if authorize::is_own_probe(request, wants, connection) {
         record.probe();
     }
-    let ended = match allowed.and_then(|()| plan::decide(request, connection, record)) {
-        Ok(Plan::Redirect(status, location)) => return client.redirect(status, &location, record).await,
+    let ended = match allowed.and_then(|()| plan::decide(request, connection, &mut client.own, record)) {
+        Ok(Plan::Answer(status, fields)) => return client.own(status, &fields, record).await,
         Ok(Plan::Go(mut go)) => {
             if let Some(span) = record.span() {
                 request.enter(span, &mut go.changes);
             }
+            for backend in std::mem::take(&mut go.mirrors) {
+                // Of a tunnel there is no copy.
+                if *wants == Wants::Answer
+                    && let Some(copy) = mirror::start(request, &go.changes, client.has_body(), &backend, connection)
+                {
+                    client.kept.copy_to(copy);
+                }
+            }
             let deadline = go.request_timeout.map(|time| record.started() + time);
-            let going = pin!(go_on(client, request, wants, &mut go, connection, record));
+            let going = pin!(attempts::go_on(client, request, wants, &mut go, connection, record));
             within(going, deadline)
                 .await
                 .unwrap_or_else(|| Err(Fault::new(Reason::RequestTimeout)))
@@ -132,55 +140,6 @@ async fn finish(ended: Result<End, Fault>, client: &mut Client<'_>, record: &mut
     end
 }
 
-/// Endpoint after endpoint, while nothing was processed.
-async fn go_on(
-    client: &mut Client<'_>,
-    request: &Request,
-    wants: &Wants,
-    go: &mut Go,
-    connection: &Arc<Connection>,
-    record: &mut Record,
-) -> Result<End, Fault> {
-    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
-    let mut before: Option<Fault> = None;
-    for attempt in 1.. {
-        let lease = match (endpoint::choose(&go.backend, &tried), before.take()) {
-            (Ok(lease), _) => lease,
-            // The reason why the last one failed says more than that there is no other.
-            (Err(_), Some(before)) => return Err(before),
-            (Err(fault), None) => return Err(fault),
-        };
-        client.up = Default::default();
-        let deadline = go.backend_timeout.map(|time| Instant::now() + time);
-        let ended = {
-            let trying = pin!(try_one(client, request, wants, go, &lease, connection, record));
-            within(trying, deadline).await
-        };
-        let ended = ended.unwrap_or_else(|| Err(Fault::new(Reason::BackendTimeout)));
-        match ended {
-            Err(fault)
-                if fault.may_replay()
-                    && !client.has_begun()
-                    && client.kept.is_complete()
-                    && attempt < limits::ATTEMPTS =>
-            {
-                record.retried(&fault);
-                if fault.reason == Reason::StreamRefused {
-                    lease.failed();
-                }
-                // A connection that had ended says nothing about its endpoint.
-                if !matches!(fault.reason, Reason::HopGone | Reason::ServerGone) {
-                    tried.push(lease.address);
-                }
-                before = Some(fault);
-            }
-            Ok(End::Tunnel(io, _)) => return Ok(End::Tunnel(io, Some(lease))),
-            ended => return ended,
-        }
-    }
-    unreachable!("the last attempt returns")
-}
-
 /// One attempt at one endpoint.
 async fn try_one(
     client: &mut Client<'_>,
@@ -190,7 +149,7 @@ async fn try_one(
     lease: &Lease,
     connection: &Arc<Connection>,
     record: &mut Record,
-) -> Result<End, Fault> {
+) -> Result<Tried, Fault> {
     let transport = hop::transport(lease, &go.backend, connection);
     let for_h1 = server::is_for_h1(request, wants, &go.backend, connection);
     let expected = match transport {
@@ -217,11 +176,12 @@ async fn try_one(
                 hop.place.retire();
             }
             match talked? {
-                Talked::Answered(end) => Ok(end),
+                Talked::Answered(end) => Ok(Tried::Ended(end)),
+                Talked::Again => Ok(Tried::Again),
                 Talked::Tunnel(send, receive, ahead) => {
                     let mut io = Io::tunnel(Tunnel::new(send, receive, Some(Box::new(hop.place))));
                     io.unread(ahead);
-                    Ok(End::Tunnel(io, None))
+                    Ok(Tried::Ended(End::Tunnel(io, None)))
                 }
             }
         }
@@ -240,6 +200,7 @@ struct Keys {
 /// What came of an attempt over HTTP/2.
 enum Talked {
     Answered(End),
+    Again,
     Tunnel(::h2::SendStream<Bytes>, ::h2::RecvStream, Bytes),
 }
 
@@ -256,7 +217,7 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn over_h1(&mut self, client: &mut Client<'_>, mut way: H1Way) -> Result<End, Fault> {
+    async fn over_h1(&mut self, client: &mut Client<'_>, mut way: H1Way) -> Result<Tried, Fault> {
         let key = upgrade::add_key(self.request, self.wants, &mut self.go.changes);
         let has_body = *self.wants == Wants::Answer && client.has_body();
         let reused = way.reused;
@@ -278,9 +239,10 @@ impl Talk<'_> {
                 if let (true, Some(key)) = (reusable, way.key) {
                     pool::give(key, way.conn);
                 }
-                Ok(client.end())
+                Ok(Tried::Ended(client.end()))
             }
-            Ok(Said::Switched) => Ok(End::Tunnel(way.conn.into_io(), None)),
+            Ok(Said::Again) => Ok(Tried::Again),
+            Ok(Said::Switched) => Ok(Tried::Ended(End::Tunnel(way.conn.into_io(), None))),
             Err(fault) => Err(fault),
         }
     }
@@ -292,15 +254,7 @@ impl Talk<'_> {
         transport: &Transport,
     ) -> Result<Talked, Fault> {
         let mesh = transport.is_mesh();
-        let how = ToServer {
-            as_h1: mesh && self.for_h1,
-            scheme: match transport {
-                Transport::Tls(_) => Some(Scheme::HTTPS),
-                _ if self.connection.facts.direction == Direction::Gateway => Some(Scheme::HTTP),
-                _ => None,
-            },
-            destination: self.connection.facts.destination,
-        };
+        let how = ToServer::new(transport, self.for_h1, &self.connection.facts);
         let mut head = self.request.to_h2(&self.go.changes, self.wants, &how)?;
         let mut keys = Keys::default();
         if !mesh {
@@ -310,6 +264,10 @@ impl Talk<'_> {
         let mut server = Server::h2(send, mesh, self.request, head, ends)?;
         match self.over(client, &mut server, keys).await? {
             Said::Answer { .. } => Ok(Talked::Answered(client.end())),
+            Said::Again => {
+                server.cancel(None);
+                Ok(Talked::Again)
+            }
             Said::Switched => {
                 let gone = || Fault::new(Reason::Internal);
                 let Half::H2(half) = server.half else {
@@ -348,8 +306,28 @@ impl Talk<'_> {
             }
         };
         self.lease.answered();
+        if let Some(retry) = self.go.decision.as_ref().and_then(Decision::retry)
+            && client.kept.is_complete()
+        {
+            if self.go.retries_left && retry.codes.contains(&response.status()) {
+                return Ok(Said::Again);
+            }
+            // What the application's own weft met is to a rule what it had been here.
+            if let Some(reason) = response
+                .reason()
+                .filter(|reason| attempts::is_retried(*reason) && server.is_mesh())
+            {
+                return Err(Fault::new(reason));
+            }
+        }
         client.kept.stop();
         let decision = self.go.decision.as_ref();
+        let session = self.go.session.as_ref().zip(decision);
+        let added = session.and_then(|(session, decision)| session.field(decision, self.lease));
+        let edits = Edits {
+            decision,
+            added: added.as_ref(),
+        };
         let is_open = match (&response, self.wants) {
             (_, Wants::Answer) if response.status() != 101 => false,
             (Response::H1(head), wants) => upgrade::is_open(head, wants, keys.own.as_deref())?,
@@ -359,16 +337,13 @@ impl Talk<'_> {
             if let Some(answer) = &keys.answer {
                 response.accept_key(answer);
             }
-            client.switch(response, self.wants, decision, keys.own.is_some(), self.record)?;
+            client.switch(response, self.wants, edits, keys.own.is_some(), self.record)?;
             poll_fn(|cx| client.half.poll_flush(cx)).await.map_err(client::broken)?;
             return Ok(Said::Switched);
         }
-        let keeps = match &response {
-            Response::H1(head) => head.keep_alive(),
-            Response::H2(..) => true,
-        };
+        let keeps = response.keeps_alive();
         let last = self.connection.drain().phase() > weft_service::drain::Phase::Running;
-        client.answer(response, self.wants, decision, server.is_over(), last, self.record)?;
+        client.answer(response, self.wants, edits, server.is_over(), last, self.record)?;
         let relayed = poll_fn(|cx| poll_bodies(cx, client, server, *self.wants == Wants::Answer)).await;
         if let Err(fault) = relayed {
             server.cancel(reason_of(&fault));
@@ -441,6 +416,8 @@ impl Talk<'_> {
 
 /// What the server said.
 enum Said {
+    /// A status that the rule wants another attempt for.
+    Again,
     /// An answer. `reusable`: nothing is left of it on its connection.
     Answer { reusable: bool },
     /// The tunnel is open.
@@ -458,7 +435,10 @@ fn poll_bodies(
     // it: a server that echoes begins its answer before it asks.
     let is_sending = has_request_body && !client.up.is_done();
     if is_sending {
-        match client.up.poll(cx, &mut client.half, &mut server.half, None) {
+        match client
+            .up
+            .poll(cx, &mut client.half, &mut server.half, client.kept.if_wanted())
+        {
             Poll::Ready(Err(Broken::Source(cause) | Broken::Sink(cause @ Cause::Length))) => {
                 return Poll::Ready(Err(client::broken(cause)));
             }

@@ -246,6 +246,8 @@ reasons! {
     RequestTimeout = "request_timeout", 504, DeadlineExceeded, Relay, Server, "the request took longer than the rule allows";
     /// The rule's time for one attempt has passed.
     BackendTimeout = "backend_timeout", 504, DeadlineExceeded, Relay, Server, "the backend took longer than the rule allows";
+    /// Every attempt that the rule allows failed before an answer.
+    RetriesFailed = "retries_failed", 503, Unavailable, Relay, Server, "every attempt that the rule allows has failed";
     /// The client went away.
     ClientGone = "client_gone", 499, Cancelled, Relay, Client, "the client went away";
     /// The client's body is malformed, or not as long as it said.

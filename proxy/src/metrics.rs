@@ -108,8 +108,18 @@ pub(crate) fn connection_closed(facts: &Facts, fault: Option<(Stage, Blame, Reas
     }
 }
 
-pub(crate) fn retried(direction: Direction, reason: Reason) {
-    ::metrics::counter!("weft_retries_total", "direction" => direction.name(), "reason" => reason.label()).increment(1);
+pub(crate) fn retried(direction: Direction, reason: &'static str) {
+    ::metrics::counter!("weft_retries_total", "direction" => direction.name(), "reason" => reason).increment(1);
+}
+
+/// A copy of a request was answered, or why it was not: what failed, or what it would have had to wait for.
+pub(crate) fn mirrored(direction: Direction, backend: &Arc<str>, outcome: &'static str) {
+    let labels = [
+        Label::from_static_parts("direction", direction.name()),
+        Label::new("backend", SharedString::from_shared(backend.clone())),
+        Label::from_static_parts("outcome", outcome),
+    ];
+    counter("weft_mirrors_total", &labels, &[]).increment(1);
 }
 
 /// Class of the status, and reason of the failure.
@@ -344,7 +354,8 @@ mod tests {
         connection_opened(&facts);
         connection_closed(&facts, Some((Stage::Detect, Blame::Client, Reason::BadHello)));
         detected(Direction::Inbound, Protocol::Http1, Duration::from_millis(1));
-        retried(Direction::Outbound, Reason::ConnectRefused);
+        retried(Direction::Outbound, Reason::ConnectRefused.label());
+        mirrored(Direction::Outbound, &"metrics/promtool:80".into(), "answered");
         limit_reached("HEAD");
         access_log_dropped();
         spans("exported", 1);

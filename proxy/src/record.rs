@@ -425,9 +425,9 @@ impl Record {
         }
     }
 
-    /// An attempt failed, and another endpoint is tried.
-    pub fn retried(&mut self, fault: &Fault) {
-        metrics::retried(self.facts.direction, fault.reason);
+    /// An attempt failed for this reason, and another one is made.
+    pub fn retried(&mut self, reason: &'static str) {
+        metrics::retried(self.facts.direction, reason);
     }
 
     /// The head was answered with 101 or 2xx, and from now on this is a tunnel: its time is not the request's.

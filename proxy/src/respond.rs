@@ -3,7 +3,7 @@
 
 use crate::fault::{Blame, Fault, Reason};
 use bytes::BytesMut;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use std::fmt::Write as _;
 use weft_proto::names;
 use weft_wire::h1::Version;
@@ -21,10 +21,10 @@ pub struct Answer<'a> {
     pub is_head: bool,
     /// Whether the connection is closed after it.
     pub close: bool,
-    /// The fault's status, unless the message has a better one.
+    /// The status, where it is not the fault's own.
     pub status: Option<u16>,
-    /// Where the client should go instead.
-    pub location: Option<&'a [u8]>,
+    /// Fields beside those that weft needs.
+    pub fields: &'a [(HeaderName, HeaderValue)],
 }
 
 impl Answer<'_> {
@@ -36,14 +36,9 @@ impl Answer<'_> {
         self.end(Some(&text), out);
     }
 
-    /// Sends the client elsewhere.
-    pub fn redirect(&self, status: u16, out: &mut BytesMut) {
-        self.line(status, out);
-        if let Some(location) = self.location {
-            out.extend_from_slice(b"location: ");
-            out.extend_from_slice(location);
-            out.extend_from_slice(b"\r\n");
-        }
+    /// Says no more than status and fields do.
+    pub fn empty(&self, out: &mut BytesMut) {
+        self.line(self.status.unwrap_or(204), out);
         self.end(None, out);
     }
 
@@ -66,7 +61,17 @@ impl Answer<'_> {
             (false, Version::H10) => "connection: keep-alive\r\n",
             (false, Version::H11) => "",
         };
-        let _ = write!(out, "content-length: {length}\r\n{connection}\r\n");
+        for (name, value) in self.fields {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        // RFC 9110 8.6: a 204 has no length.
+        if self.status != Some(204) {
+            let _ = write!(out, "content-length: {length}\r\n");
+        }
+        let _ = write!(out, "{connection}\r\n");
         if let (Some(text), false) = (text, self.is_head) {
             let _ = writeln!(out, "{text}");
         }
@@ -155,7 +160,7 @@ mod tests {
         is_head: false,
         close: false,
         status: None,
-        location: None,
+        fields: &[],
     };
 
     #[test]

@@ -1,6 +1,6 @@
 //! The client's side of one exchange: what it is answered, in the version that it speaks.
 
-use super::head::{self, Response, ToClient, Wants};
+use super::head::{self, Edits, Response, ToClient, Wants};
 use crate::{
     endpoint::Lease,
     fault::{Blame, Fault, Reason},
@@ -12,12 +12,12 @@ use crate::{
 };
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
+use http::{HeaderName, HeaderValue};
 use std::{
     future::poll_fn,
     task::{Context, Poll},
 };
 use weft_proto::limits;
-use weft_route::Decision;
 use weft_wire::h1::{BodyDecoder, BodyEncoder, BodyLength, RequestHead, RequestKind, Version};
 
 /// How an exchange ended, for the client's connection.
@@ -42,6 +42,8 @@ pub struct Client<'a> {
     pub up: Pump,
     /// The response's body on its way.
     pub down: Pump,
+    /// Fields of an answer that is weft's own.
+    pub own: Vec<(HeaderName, HeaderValue)>,
     face: Face,
     /// A body follows the request's head.
     has_body: bool,
@@ -118,6 +120,7 @@ impl<'a> Client<'a> {
             kept: Kept::default(),
             up: Pump::default(),
             down: Pump::default(),
+            own: Vec::new(),
             face,
             has_body,
             begun: false,
@@ -212,7 +215,7 @@ impl<'a> Client<'a> {
                     close: false,
                     tunnel: false,
                     upgrade: None,
-                    decision: None,
+                    edits: Edits::default(),
                 };
                 response.encode(&how, false, half.conn.compose());
             }
@@ -224,7 +227,7 @@ impl<'a> Client<'a> {
                 },
                 _,
             ) => {
-                let response = response.into_h2(None, *mesh);
+                let response = response.into_h2(Edits::default(), *mesh);
                 respond
                     .send_informational(response)
                     .map_err(|error| Fault::because(Reason::ClientGone, error))?;
@@ -240,7 +243,7 @@ impl<'a> Client<'a> {
         &mut self,
         response: Response,
         wants: &Wants,
-        decision: Option<&Decision>,
+        edits: Edits<'_>,
         over: bool,
         last: bool,
         record: &mut Record,
@@ -264,7 +267,7 @@ impl<'a> Client<'a> {
                     close,
                     tunnel: false,
                     upgrade: None,
-                    decision,
+                    edits,
                 };
                 let (length, close) = response.encode(&how, over, half.conn.compose());
                 half.encoder = BodyEncoder::new(length);
@@ -281,7 +284,7 @@ impl<'a> Client<'a> {
                 if let Some(status) = response.grpc_status() {
                     record.grpc_status(status);
                 }
-                let mut response = response.into_h2(decision, *mesh);
+                let mut response = response.into_h2(edits, *mesh);
                 if is_refused {
                     head::refuse_upgrade(&mut response);
                 }
@@ -298,7 +301,7 @@ impl<'a> Client<'a> {
         &mut self,
         response: Response,
         wants: &Wants,
-        decision: Option<&Decision>,
+        edits: Edits<'_>,
         key_is_ours: bool,
         record: &mut Record,
     ) -> Result<(), Fault> {
@@ -320,7 +323,7 @@ impl<'a> Client<'a> {
                     close: false,
                     tunnel: true,
                     upgrade,
-                    decision,
+                    edits,
                 };
                 response.encode(&how, true, half.conn.compose());
                 half.encoder = BodyEncoder::new(BodyLength::UntilClose);
@@ -331,9 +334,7 @@ impl<'a> Client<'a> {
                 if key_is_ours {
                     response.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);
                 }
-                if let Some(decision) = decision {
-                    decision.edit_response(response.headers_mut());
-                }
+                edits.apply(response.headers_mut());
                 half.sender = Some(send(respond, response, false)?);
             }
             _ => {}
@@ -342,8 +343,8 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Answers with a redirect.
-    pub async fn redirect(&mut self, status: u16, location: &[u8], record: &mut Record) -> End {
+    /// Answers in place of a backend, without a body: a redirect, or what a preflight asked.
+    pub async fn own(&mut self, status: u16, fields: &[(HeaderName, HeaderValue)], record: &mut Record) -> End {
         record.status(status);
         self.begun = true;
         match (&mut self.face, &mut self.half) {
@@ -358,18 +359,16 @@ impl<'a> Client<'a> {
                     version: *version,
                     is_head: *kind == RequestKind::Head,
                     close,
-                    status: None,
-                    location: Some(location),
+                    status: Some(status),
+                    fields,
                 };
-                answer.redirect(status, half.conn.compose());
+                answer.empty(half.conn.compose());
                 self.written(close).await
             }
             (Face::H2 { respond, .. }, _) => {
                 let mut response = http::Response::new(());
-                *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::FOUND);
-                if let Ok(location) = http::HeaderValue::from_bytes(location) {
-                    response.headers_mut().insert(http::header::LOCATION, location);
-                }
+                *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::NO_CONTENT);
+                response.headers_mut().extend(fields.iter().cloned());
                 // The stream may be gone already.
                 let _ = send(respond, response, true);
                 End::Keep
@@ -399,7 +398,7 @@ impl<'a> Client<'a> {
                     is_head: *kind == RequestKind::Head,
                     close,
                     status: None,
-                    location: None,
+                    fields: &self.own,
                 };
                 record.status(fault.reason.status());
                 answer.fault(fault.reason, half.conn.compose());
@@ -419,7 +418,8 @@ impl<'a> Client<'a> {
                     (None, None) => {}
                     (None, Some(mut respond)) if is_gone || is_reset(fault, *mesh) => respond.send_reset(code),
                     (None, Some(mut respond)) => {
-                        let (response, text) = respond::over_h2(fault.reason, *is_grpc);
+                        let (mut response, text) = respond::over_h2(fault.reason, *is_grpc);
+                        response.headers_mut().extend(self.own.iter().cloned());
                         record.status(response.status().as_u16());
                         if *is_grpc {
                             record.grpc_status(fault.reason.grpc() as u32);

@@ -195,7 +195,7 @@ async fn refuse(mut conn: Conn, no: NoHead, connection: &Arc<Connection>) {
         is_head: false,
         close: true,
         status,
-        location: None,
+        fields: &[],
     };
     answer.fault(fault.reason, conn.compose());
     conn.unread.clear();

@@ -7,6 +7,8 @@ mod was;
 
 use crate::{
     fault::{Fault, Reason},
+    hop::Transport,
+    record::{Direction, Facts},
     respond,
     trace::{
         self,
@@ -24,12 +26,13 @@ use weft_proto::names;
 use weft_route::{Decision, HttpView, edit::Fields};
 use weft_wire::h1::{self, BodyLength, Connection, Edit, Form, Forward, Framing, RequestKind, Version};
 
-pub use changes::{Changes, FieldChanges};
+pub use changes::{Changes, Edits, FieldChanges};
 pub use response::{Response, ToClient, refuse_upgrade};
 use was::HostField;
 pub use was::Was;
 
 /// A request, as the client sent it.
+#[derive(Clone)]
 pub enum Request {
     /// Over HTTP/1.
     H1(h1::RequestHead),
@@ -45,6 +48,21 @@ pub struct ToServer {
     pub scheme: Option<Scheme>,
     /// Stands where the client named no host.
     pub destination: SocketAddr,
+}
+
+impl ToServer {
+    /// What the server at the other end of this hop is told. `for_h1`: its application is to get HTTP/1.
+    pub fn new(transport: &Transport, for_h1: bool, facts: &Facts) -> Self {
+        Self {
+            as_h1: transport.is_mesh() && for_h1,
+            scheme: match transport {
+                Transport::Tls(_) => Some(Scheme::HTTPS),
+                _ if facts.direction == Direction::Gateway => Some(Scheme::HTTP),
+                _ => None,
+            },
+            destination: facts.destination,
+        }
+    }
 }
 
 /// What a request wants beyond an answer.

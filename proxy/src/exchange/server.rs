@@ -295,6 +295,11 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Whether it is a weft.
+    pub fn is_mesh(&self) -> bool {
+        self.mesh
+    }
+
     /// Whether nothing follows the answer's head.
     pub fn is_over(&self) -> bool {
         match &self.half {

@@ -77,6 +77,11 @@ const FAMILIES: &[(&str, Sort, &str)] = &[
         "Attempts given up for another one, by reason.",
     ),
     (
+        "weft_mirrors_total",
+        Sort::Counter,
+        "Copies of requests for mirrors, by backend and outcome: answered, or why not.",
+    ),
+    (
         "weft_tunnels_open",
         Sort::Gauge,
         "Upgraded and opaque connections open now.",

@@ -6,7 +6,10 @@
 
 pub mod stream;
 
-use crate::h1::{Conn, buffer::BLOCK};
+use crate::{
+    exchange::mirror::Copier,
+    h1::{Conn, buffer::BLOCK},
+};
 use bytes::Bytes;
 use http::HeaderMap;
 use std::{
@@ -129,7 +132,8 @@ impl<'a> H1Half<'a> {
 }
 
 impl Half<'_> {
-    fn is_full(&self) -> bool {
+    /// Whether what waits should be written before more is queued.
+    pub fn is_full(&self) -> bool {
         match self {
             Self::H1(half) => half.conn.is_full(),
             Self::H2(half) => half.sender.as_ref().is_some_and(Sender::is_full),
@@ -146,7 +150,8 @@ impl Half<'_> {
         }
     }
 
-    fn put_bytes(&mut self, bytes: Bytes) -> Result<(), Cause> {
+    /// Queues a part of a body.
+    pub fn put_bytes(&mut self, bytes: Bytes) -> Result<(), Cause> {
         match self {
             Self::H1(half) => {
                 let length = bytes.len();
@@ -163,7 +168,8 @@ impl Half<'_> {
         }
     }
 
-    fn finish(&mut self, trailers: Option<Trailers>) -> Result<(), Cause> {
+    /// Queues a body's end.
+    pub fn finish(&mut self, trailers: Option<Trailers>) -> Result<(), Cause> {
         match self {
             Self::H1(half) => {
                 let (encoder, out) = (&mut half.encoder, half.conn.compose());
@@ -194,6 +200,38 @@ impl Half<'_> {
         }
     }
 
+    /// Throws away what comes, until the body's end.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        loop {
+            match self {
+                Self::H1(half) => {
+                    let (used, piece) = half.decoder.step(half.conn.unread.bytes()).map_err(Cause::Refused)?;
+                    let ended = match piece {
+                        Piece::Data(_) => Some(false),
+                        Piece::Trailers(_) | Piece::End => Some(true),
+                        Piece::NeedMore => None,
+                    };
+                    half.conn.unread.used(used);
+                    match ended {
+                        Some(false) => {}
+                        Some(true) => return Poll::Ready(Ok(())),
+                        None if ready!(half.conn.poll_fill(cx, BLOCK)).map_err(Cause::Io)? > 0 => {}
+                        None if half.decoder.close() => return Poll::Ready(Ok(())),
+                        None => return Poll::Ready(Err(Cause::Cut)),
+                    }
+                }
+                Self::H2(half) => match &mut half.receiver {
+                    None => return Poll::Ready(Ok(())),
+                    Some(receiver) => {
+                        if let Got::End(_) = ready!(receiver.poll_next(cx)).map_err(Cause::H2)? {
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
     /// Takes in what must not lie below while it cannot go on.
     fn take_in(&mut self, cx: &mut Context<'_>) {
         if let Self::H2(H2Half {
@@ -213,22 +251,44 @@ pub struct Kept {
     length: usize,
     ended: Option<Option<Trailers>>,
     is_over: bool,
+    /// Where else it goes as it is taken.
+    copies: Vec<Copier>,
 }
 
 impl Kept {
     fn add(&mut self, bytes: impl FnOnce() -> Bytes, length: usize) {
+        if self.is_over && self.copies.is_empty() {
+            return;
+        }
+        let bytes = bytes();
+        self.copies.retain(|copy| copy.put(bytes.clone()));
         if self.is_over {
             return;
         }
         self.length += length;
         if self.length > limits::EARLY {
-            *self = Self {
-                is_over: true,
-                ..Self::default()
-            };
-            return;
+            return self.stop();
         }
-        self.pieces.push(bytes());
+        self.pieces.push(bytes);
+    }
+
+    fn end(&mut self, trailers: &Option<Trailers>) {
+        for copy in self.copies.drain(..) {
+            copy.end(trailers.clone());
+        }
+        if !self.is_over {
+            self.ended = Some(trailers.clone());
+        }
+    }
+
+    /// The body goes to a copy of the request as well.
+    pub fn copy_to(&mut self, copy: Copier) {
+        self.copies.push(copy);
+    }
+
+    /// The same, where what is taken is wanted for anything.
+    pub fn if_wanted(&mut self) -> Option<&mut Self> {
+        (!self.is_over || !self.copies.is_empty()).then_some(self)
     }
 
     /// Whether the request can be sent once more from its beginning.
@@ -240,6 +300,7 @@ impl Kept {
     pub fn stop(&mut self) {
         *self = Self {
             is_over: true,
+            copies: std::mem::take(&mut self.copies),
             ..Self::default()
         };
     }
@@ -337,10 +398,8 @@ impl Pump {
         if let Some(Trailers::Map(map)) = &trailers {
             self.grpc_status = crate::exchange::head::grpc_status(map);
         }
-        if let Some(kept) = kept
-            && !kept.is_over
-        {
-            kept.ended = Some(trailers.clone());
+        if let Some(kept) = kept {
+            kept.end(&trailers);
         }
         to.finish(trailers).map_err(Broken::Sink)
     }

@@ -14,7 +14,7 @@ use weft_route::{Ask, NoRoute, NoTarget, Table, Target};
 use weft_service::spiffe::Id;
 
 use crate::{
-    endpoint::{Endpoint, Load, balance::random_below},
+    endpoint::{Endpoint, Load, balance::random_below, sticky},
     fault::{Fault, Reason},
     hop::backend_tls::Policy,
     record::{self, RuleName},
@@ -34,6 +34,8 @@ pub struct Destination {
     /// Every backend that a rule names, by the index that it uses. The listeners of a gateway share them.
     pub backends: Arc<[Arc<Backend>]>,
     default_backend: Option<u32>,
+    /// Endpoints by what tokens of sessions call them.
+    pub sticky: sticky::Index,
     /// Set where connections fail, and why.
     refused: Option<Reason>,
     /// What the controller calls this content.
@@ -67,6 +69,7 @@ impl Destination {
             table: Arc::default(),
             backends: Arc::default(),
             default_backend: None,
+            sticky: sticky::Index::default(),
             refused: Some(reason),
             version: String::new(),
         }
@@ -89,6 +92,7 @@ impl Destination {
             table: Arc::default(),
             backends: Arc::new([Arc::new(backend)]),
             default_backend: Some(0),
+            sticky: sticky::Index::default(),
             refused: None,
             version: String::new(),
         }
@@ -236,6 +240,7 @@ impl Destination {
             table: Arc::new(table),
             backends,
             default_backend,
+            sticky: sticky::Index::default(),
             refused: None,
             version: version.to_owned(),
         };

@@ -14,7 +14,7 @@ use weft_proxy::connection::Connection;
 
 const RULED: [Way; 2] = [Way::Plain, Way::Mesh];
 
-fn rule(number: u32, prefix: &str, filters: Vec<filter::Kind>, backends: Vec<WeightedBackend>) -> Rule {
+pub fn rule(number: u32, prefix: &str, filters: Vec<filter::Kind>, backends: Vec<WeightedBackend>) -> Rule {
     Rule {
         origin: Some(rpc::Origin {
             kind: rpc::RouteKind::HttpRoute.into(),
@@ -35,7 +35,7 @@ fn rule(number: u32, prefix: &str, filters: Vec<filter::Kind>, backends: Vec<Wei
     }
 }
 
-fn to(backend: u32) -> WeightedBackend {
+pub fn to(backend: u32) -> WeightedBackend {
     WeightedBackend {
         backend: Some(backend),
         weight: 1,
@@ -43,7 +43,7 @@ fn to(backend: u32) -> WeightedBackend {
     }
 }
 
-fn field(name: &str, value: &str) -> HeaderValue {
+pub fn field(name: &str, value: &str) -> HeaderValue {
     HeaderValue {
         name: name.into(),
         value: value.into(),

@@ -2,11 +2,32 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
-use weft_route::edit::Fields;
+use weft_route::{Decision, edit::Fields};
 use weft_wire::h1::Edit;
 
+/// What rules change of a response.
+#[derive(Clone, Copy, Default)]
+pub struct Edits<'a> {
+    /// Whose edits are carried out.
+    pub decision: Option<&'a Decision>,
+    /// A field that is added after them.
+    pub added: Option<&'a (HeaderName, HeaderValue)>,
+}
+
+impl Edits<'_> {
+    /// Carries them out.
+    pub fn apply(&self, fields: &mut impl Fields) {
+        if let Some(decision) = self.decision {
+            decision.edit_response(fields);
+        }
+        if let Some((name, value)) = self.added {
+            fields.add(name, value);
+        }
+    }
+}
+
 /// Changes of a request or a response that is written as HTTP/1.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Changes {
     /// Changes of fields.
     pub fields: FieldChanges,
@@ -15,9 +36,10 @@ pub struct Changes {
 }
 
 /// Changes of fields, in their order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct FieldChanges(Vec<Change>);
 
+#[derive(Clone)]
 enum Change {
     Set(HeaderName, HeaderValue),
     Add(HeaderName, HeaderValue),

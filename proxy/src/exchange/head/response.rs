@@ -1,10 +1,10 @@
 //! A response's head, from a server of either version to a client of either version.
 
-use super::{FieldChanges, declared, grpc_status, internal, strip};
+use super::{Edits, FieldChanges, declared, grpc_status, internal, strip};
+use crate::fault::Reason;
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue};
 use weft_proto::names;
-use weft_route::Decision;
 use weft_wire::h1::{self, BodyLength, Connection, Edit, Forward, Framing, RequestKind, Version};
 
 const REASON: HeaderName = HeaderName::from_static(names::http::REASON);
@@ -56,6 +56,21 @@ impl Response {
         }
     }
 
+    /// Whether the connection that it came on may be used again.
+    pub fn keeps_alive(&self) -> bool {
+        match self {
+            Self::H1(head) => head.keep_alive(),
+            Self::H2(..) => true,
+        }
+    }
+
+    /// Why a weft answered in place of the application, where it did.
+    pub fn reason(&self) -> Option<Reason> {
+        let Self::H2(parts, _) = self else { return None };
+        let (label, _) = parts.headers.get(names::http::ERROR)?.to_str().ok()?.split_once(':')?;
+        Reason::ALL.iter().copied().find(|reason| reason.label() == label)
+    }
+
     /// Whether it refuses an Upgrade with a status that could be taken for its success.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::H2(_, Crossed { is_refusal: true, .. }))
@@ -100,9 +115,7 @@ impl Response {
             None => Connection::Unsaid,
         };
         let mut changes = FieldChanges::default();
-        if let Some(decision) = how.decision {
-            decision.edit_response(&mut changes);
-        }
+        how.edits.apply(&mut changes);
         let mut edits = changes.list();
         match self {
             Self::H1(head) => {
@@ -142,7 +155,7 @@ impl Response {
     }
 
     /// The response for a client that speaks HTTP/2. `mesh`: a weft, which is told what HTTP/2 cannot say.
-    pub fn into_h2(self, decision: Option<&Decision>, mesh: bool) -> http::Response<()> {
+    pub fn into_h2(self, edits: Edits<'_>, mesh: bool) -> http::Response<()> {
         let mut response = match self {
             Self::H1(head) => {
                 let mut response = head.to_http();
@@ -157,9 +170,7 @@ impl Response {
             }
             Self::H2(parts, _) => http::Response::from_parts(parts, ()),
         };
-        if let Some(decision) = decision {
-            decision.edit_response(response.headers_mut());
-        }
+        edits.apply(response.headers_mut());
         response
     }
 }
@@ -212,8 +223,8 @@ pub struct ToClient<'a> {
     pub tunnel: bool,
     /// The protocol that both sides changed to.
     pub upgrade: Option<&'a str>,
-    /// Whose edits are carried out.
-    pub decision: Option<&'a Decision>,
+    /// What rules change.
+    pub edits: Edits<'a>,
 }
 
 fn tell_reason(head: &h1::ResponseHead, response: &mut http::Response<()>) {

@@ -21,7 +21,11 @@ use weft_service::{
     log,
 };
 
-use crate::{app::Shared, metrics};
+use crate::{
+    app::Shared,
+    explain::{self, Question},
+    metrics,
+};
 
 /// Starts the drain of what comes in.
 const DRAIN: &str = "/drain";
@@ -29,6 +33,8 @@ const DRAIN: &str = "/drain";
 const TABLES: &str = "/tables";
 /// What a gateway serves.
 const LISTENERS: &str = "/listeners";
+/// `/explain/QUESTION`: what would become of a request or a connection.
+const EXPLAIN: &str = "/explain/";
 /// The log's filter; `/log/FILTER` changes it.
 const LOG: &str = "/log";
 
@@ -96,7 +102,7 @@ pub async fn serve_socket(shared: Arc<Shared>, filter: log::Filter) -> io::Resul
     let path = shared.config.admin_socket.clone();
     let listener = bind_socket(&path)?;
     let (drained, tables, now) = (shared.clone(), shared.clone(), filter.clone());
-    let gateway = shared.clone();
+    let (gateway, asked) = (shared.clone(), shared.clone());
     let routes = Routes::new(move || shared.ready())
         .get(DRAIN, move || {
             drained.inbound_drain.drain();
@@ -104,6 +110,19 @@ pub async fn serve_socket(shared: Arc<Shared>, filter: log::Filter) -> io::Resul
             Answer::text(StatusCode::OK, "draining")
         })
         .get(TABLES, move || Answer::json(dump(&tables)))
+        .get_below(EXPLAIN, move |question| {
+            let shared = asked.clone();
+            async move {
+                let question = match Question::parse(&question) {
+                    Ok(question) => question,
+                    Err(wrong) => return Answer::text(StatusCode::BAD_REQUEST, wrong),
+                };
+                match explain::explain(&question, &shared).await {
+                    Ok(answer) => Answer::json(pretty(&answer)),
+                    Err(wrong) => Answer::text(StatusCode::BAD_REQUEST, wrong),
+                }
+            }
+        })
         .get(LISTENERS, move || Answer::json(listeners(&gateway)))
         .get(LOG, move || Answer::text(StatusCode::OK, now.current()))
         .get_below("/log/", move |wanted| {
@@ -180,15 +199,16 @@ fn dump(shared: &Shared) -> Vec<u8> {
             }
             one
         });
-    let mut text = serde_json::to_vec_pretty(&all.collect::<Vec<_>>()).unwrap_or_default();
-    text.push(b'\n');
-    text
+    pretty(&all.collect::<Vec<_>>())
 }
 
 /// What a gateway serves, for people; `null` at a sidecar.
 fn listeners(shared: &Shared) -> Vec<u8> {
-    let all = shared.front.as_ref().map(|front| front.dump());
-    let mut text = serde_json::to_vec_pretty(&all).unwrap_or_default();
+    pretty(&shared.front.as_ref().map(|front| front.dump()))
+}
+
+fn pretty(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
     text.push(b'\n');
     text
 }

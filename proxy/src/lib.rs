@@ -34,4 +34,5 @@ pub mod trace;
 
 pub mod discovery;
 pub mod identity;
+pub mod explain;
 pub mod admin;

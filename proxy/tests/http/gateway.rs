@@ -552,3 +552,55 @@ async fn a_tcp_listener_lets_the_server_speak_first() {
     edge.serve(content(vec![tcp], &[greeting]));
     assert!(!Raw::new(edge.client(25)).rest().await.1);
 }
+
+#[tokio::test]
+async fn what_is_explained_is_what_happens() {
+    use weft_proxy::explain::{Question, explain};
+    let (one, two) = (named("one").await, named("two").await);
+    let mut edge = Edge::new();
+    let mut by_path = rule(&["a.test"], 1);
+    by_path.matches = vec![rpc::Match {
+        path: Some(rpc::r#match::Path::PathPrefix("/two".into())),
+        ..Default::default()
+    }];
+    let listeners = vec![
+        listener("web", 80, "a.test", vec![rule(&["a.test"], 0), by_path]),
+        listener("empty", 80, "b.test", vec![]),
+    ];
+    edge.serve(content(listeners, &[one, two]));
+    for (host, path) in [
+        ("a.test", "/"),
+        ("A.test:80", "/two/x"),
+        ("b.test", "/"),
+        ("c.test", "/"),
+    ] {
+        let question = Question::parse(&format!("port=80&host={host}&target={path}")).unwrap();
+        let answer = explain(&question, &edge.shared).await.unwrap();
+        let head = edge
+            .ask(80, &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"))
+            .await;
+        match answer["refused"]["reason"].as_str() {
+            Some(reason) => assert!(head.contains(&format!("weft-error: {reason}: ")), "{answer} {head}"),
+            None => {
+                let endpoint = answer["backends"][0]["endpoints"][0]["address"].as_str().unwrap();
+                let name = if endpoint == one.to_string() { "one" } else { "two" };
+                assert!(head.contains(&format!("x-app: {name}\r\n")), "{answer} {head}");
+                assert_eq!(answer["listener"], "web");
+                let steps = answer["steps"].as_array().unwrap();
+                assert!(
+                    steps.iter().any(|step| step.as_str().unwrap().ends_with("taken")),
+                    "{answer}"
+                );
+            }
+        }
+    }
+    let nowhere = explain(&Question::parse("port=81&host=a").unwrap(), &edge.shared)
+        .await
+        .unwrap();
+    assert_eq!(nowhere["refused"]["reason"], "no_listener");
+    assert!(
+        explain(&Question::parse("port=80&header=a b:c").unwrap(), &edge.shared)
+            .await
+            .is_err()
+    );
+}

@@ -63,6 +63,12 @@ limits! {
     HANDSHAKE_TIME: time = Duration::from_secs(5);
     /// TLS handshakes with a gateway's clients at once, behind their ClientHello; the next ones wait.
     HANDSHAKES: count = 10_000;
+    /// Gateways of weft that one request may pass; it goes in circles then.
+    GATEWAYS_PASSED: count = 8;
+    /// Time without a byte of a request's body at a gateway.
+    GATEWAY_BODY_IDLE: time = Duration::from_secs(60);
+    /// Time for a gateway's HTTP or TLS client to take what it was sent, before its connection ends (TCP_USER_TIMEOUT).
+    GATEWAY_CLIENT_STALL: time = Duration::from_secs(300);
     /// Time for the first bytes of a connection to a gateway's HTTP port.
     FIRST_BYTES: time = Duration::from_secs(30);
     /// Pause before a gateway's port that could not be bound is tried again.

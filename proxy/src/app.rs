@@ -149,3 +149,31 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use weft_proto::names::env;
+
+    /// The parts of a gateway's proxy, without a controller.
+    pub fn gateway(name: &str) -> Arc<Shared> {
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        let variables: HashMap<String, String> = [
+            (env::POD_NAME, "edge-0"),
+            (env::POD_NAMESPACE, "shop"),
+            (env::POD_UID, "u-1"),
+            (env::POD_IPS, "127.0.0.1"),
+            (env::SERVICE_ACCOUNT, "edge-weft"),
+            (env::TRUST_BUNDLE, &root),
+            (env::DISCOVERY_ADDRESS, "127.0.0.1:1"),
+            (env::IDENTITY_ADDRESS, "127.0.0.1:1"),
+            (env::GATEWAY, name),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        Shared::new(Config::from(&variables).unwrap(), mpsc::unbounded_channel().0)
+    }
+}

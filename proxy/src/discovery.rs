@@ -225,6 +225,45 @@ fn apply_workload(shared: &Shared, workload: rpc::Workload) {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_gateway_follows_itself_and_what_it_is_told_is_served() {
+        let of = |name: &str| rpc::ObjectName {
+            namespace: "shop".into(),
+            name: name.into(),
+        };
+        let shared = crate::app::tests::gateway("shop/edge");
+        let front = shared.front.clone().unwrap();
+        tokio::spawn(crate::front::run(shared.clone()));
+        let wanted = |shared: &Shared| beginning(shared).remove(0).follow.remove(0);
+        assert_eq!(wanted(&shared).name.unwrap().kind, Some(Kind::Gateway(of("edge"))));
+        let told = |gateway, version: &str| rpc::Change {
+            name: Some(rpc::Name {
+                kind: Some(Kind::Gateway(gateway)),
+            }),
+            version: version.into(),
+            content: Some(Content::Gateway(rpc::Gateway {
+                listeners: vec![rpc::Listener {
+                    name: version.into(),
+                    port: 80,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            })),
+        };
+        let mut opens = front.opens();
+        apply(&shared, told(of("other"), "of another"));
+        apply(&shared, told(of("edge"), "v1"));
+        apply(&shared, told(of("edge"), "v2"));
+        while front.version() != "v2" {
+            tokio::select! {
+                changed = opens.changed() => changed.unwrap(),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert_eq!(wanted(&shared).version, "v2");
+        assert_eq!(&*front.current().unwrap().listeners[0].name, "v2");
+    }
+
     #[test]
     fn asks_that_wait_go_together_and_the_latest_of_a_name_counts() {
         let (send, mut asks) = mpsc::unbounded_channel();

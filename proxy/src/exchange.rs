@@ -406,7 +406,11 @@ impl Talk<'_> {
                 clock.stop();
                 continue;
             }
-            if is_sending && client.is_h1() && clock.poll(cx, limits::BODY_IDLE, client.up.bytes != before).is_ready() {
+            let idle = match self.connection.facts.direction {
+                Direction::Gateway => limits::GATEWAY_BODY_IDLE,
+                Direction::Inbound | Direction::Outbound => limits::BODY_IDLE,
+            };
+            if is_sending && client.is_h1() && clock.poll(cx, idle, client.up.bytes != before).is_ready() {
                 return Poll::Ready(Err(Fault::new(Reason::RequestBodyIdle)));
             }
             return Poll::Pending;

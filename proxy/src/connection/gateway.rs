@@ -36,6 +36,9 @@ pub fn accepted(
 
 async fn begin(stream: TcpStream, client: SocketAddr, open: Arc<Open>, shared: Arc<Shared>) -> Option<Known> {
     tcp::prepare(&stream);
+    if open.kind != PortKind::Tcp {
+        tcp::prepare_stranger(&stream);
+    }
     // One that is gone already has no address, and nobody to be served.
     let local = stream.local_addr().ok()?;
     let facts = Facts::new(Direction::Gateway, client, local, None, false);

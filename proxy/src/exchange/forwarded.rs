@@ -6,11 +6,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderName, HeaderValue};
-use weft_proto::names::http as names;
+use weft_proto::{limits, names::http as names};
 use weft_route::HttpView;
 
 use super::head::{Changes, Request};
-use crate::{record::Facts, role::Direction};
+use crate::{
+    fault::{Fault, Reason},
+    record::Facts,
+    role::Direction,
+};
 
 const FORWARDED: HeaderName = HeaderName::from_static(names::FORWARDED);
 const FOR: HeaderName = HeaderName::from_static(names::FORWARDED_FOR);
@@ -18,15 +22,24 @@ const PROTO: HeaderName = HeaderName::from_static(names::FORWARDED_PROTO);
 const HOST: HeaderName = HeaderName::from_static(names::FORWARDED_HOST);
 const PORT: HeaderName = HeaderName::from_static(names::FORWARDED_PORT);
 
-/// Says it at a gateway; what is still to be carried out when the request is written as HTTP/1.
-pub fn enter(request: &mut Request, facts: &Facts) -> Changes {
+/// How the gateway calls itself in `Forwarded` (RFC 7239 6.3): behind it stands how many gateways the request has passed.
+const BY: &str = "by=_weft.";
+
+/// Says it at a gateway; what is still to be carried out when the request is written as HTTP/1. A request that goes in circles is
+/// refused (T30): a gateway's backend may be a gateway, in the end this very one.
+pub fn enter(request: &mut Request, facts: &Facts) -> Result<Changes, Fault> {
     let mut changes = Changes::default();
     if facts.direction != Direction::Gateway {
-        return changes;
+        return Ok(changes);
+    }
+    let passed = passed(request) + 1;
+    if passed > limits::GATEWAYS_PASSED {
+        crate::metrics::limit_reached("GATEWAYS_PASSED");
+        return Err(Fault::because(Reason::Loop, "the request has passed too many gateways"));
     }
     request.forget(is_claim);
     let host = request.host().and_then(|host| HeaderValue::from_bytes(host).ok());
-    let forwarded = forwarded(facts.client, host.as_ref(), facts.scheme());
+    let forwarded = forwarded(facts.client, host.as_ref(), facts.scheme(), passed);
     let client = facts.client.ip().to_string();
     let fields = request.fields_to_edit(&mut changes);
     let mut say = |name, value: Option<HeaderValue>| {
@@ -39,11 +52,29 @@ pub fn enter(request: &mut Request, facts: &Facts) -> Changes {
     say(HOST, host);
     say(PORT, Some(HeaderValue::from(facts.destination.port())));
     say(FORWARDED, HeaderValue::try_from(forwarded).ok());
-    changes
+    Ok(changes)
+}
+
+/// How many gateways of weft the request says it has passed. Whoever says so in vain is refused in vain.
+fn passed(request: &Request) -> usize {
+    let mut most = 0;
+    request.each_header(names::FORWARDED, &mut |value| {
+        let number = memchr::memmem::find(value, BY.as_bytes()).map(|at| &value[at + BY.len()..]);
+        let digits = number
+            .unwrap_or_default()
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit());
+        // Three digits are more than enough to be too many.
+        let count = digits
+            .take(3)
+            .fold(0, |count, digit| 10 * count + usize::from(digit - b'0'));
+        most = most.max(count);
+    });
+    most
 }
 
 /// One element of `Forwarded`. An address of IPv6 and a host with a port are no tokens, and so are quoted.
-fn forwarded(client: SocketAddr, host: Option<&HeaderValue>, scheme: &str) -> String {
+fn forwarded(client: SocketAddr, host: Option<&HeaderValue>, scheme: &str, passed: usize) -> String {
     let mut text = match client.ip() {
         IpAddr::V4(ip) => format!("for={ip}"),
         IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
@@ -53,8 +84,7 @@ fn forwarded(client: SocketAddr, host: Option<&HeaderValue>, scheme: &str) -> St
     if let Some(host) = host.filter(|host| !host.is_empty() && !host.contains(['"', '\\'])) {
         text.push_str(&format!(";host=\"{host}\""));
     }
-    text.push_str(";proto=");
-    text.push_str(scheme);
+    text.push_str(&format!(";proto={scheme};{BY}{passed}"));
     text
 }
 
@@ -97,10 +127,10 @@ mod tests {
         let host = HeaderValue::from_static("shop.example:8080");
         let v6: SocketAddr = "[2001:db8::7]:4711".parse().unwrap();
         assert_eq!(
-            forwarded(v6, Some(&host), "https"),
-            "for=\"[2001:db8::7]\";host=\"shop.example:8080\";proto=https"
+            forwarded(v6, Some(&host), "https", 1),
+            "for=\"[2001:db8::7]\";host=\"shop.example:8080\";proto=https;by=_weft.1"
         );
         let v4: SocketAddr = "192.0.2.60:1".parse().unwrap();
-        assert_eq!(forwarded(v4, None, "http"), "for=192.0.2.60;proto=http");
+        assert_eq!(forwarded(v4, None, "http", 2), "for=192.0.2.60;proto=http;by=_weft.2");
     }
 }

@@ -72,7 +72,7 @@ pub fn decide(
     record: &mut Record,
 ) -> Result<Plan, Fault> {
     let (destination, listener) = connection.destination_of(&*request)?;
-    let changes = forwarded::enter(request, &connection.facts);
+    let changes = forwarded::enter(request, &connection.facts)?;
     if let Some(listener) = &listener {
         record.listener(listener);
     }

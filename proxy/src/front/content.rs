@@ -274,7 +274,7 @@ impl Builder<'_> {
         self.mistakes.push(format!("listener {listener}: {why}"));
     }
 
-    fn listener(&mut self, told: rpc::Listener) -> Option<Listener> {
+    fn listener(&mut self, mut told: rpc::Listener) -> Option<Listener> {
         let before = self
             .before
             .as_ref()
@@ -298,7 +298,7 @@ impl Builder<'_> {
                 return None;
             }
         };
-        let (rules, table) = self.table(&name, &told.rules, before.as_deref());
+        let (rules, table) = self.table(&name, std::mem::take(&mut told.rules), before.as_deref());
         let tls = match protocol {
             ListenerProtocol::ListenerHttps => Some(self.tls(&name, &told, Within::Http, before.as_deref())),
             ListenerProtocol::ListenerTls => Some(self.tls(&name, &told, Within::Bytes, before.as_deref())),
@@ -319,23 +319,22 @@ impl Builder<'_> {
     }
 
     /// The rules' table; the one that was there before where they are the same.
-    fn table(&mut self, name: &str, told: &[rpc::Rule], before: Option<&Listener>) -> (Digest, Arc<Table>) {
+    fn table(&mut self, name: &str, mut told: Vec<rpc::Rule>, before: Option<&Listener>) -> (Digest, Arc<Table>) {
         let mut hash = Sha256::new();
-        let mut placed = Vec::with_capacity(told.len());
-        for rule in told {
-            let mut rule = rule.clone();
-            self.place(&mut rule);
-            let bytes = rule.encode_to_vec();
-            hash.update((bytes.len() as u64).to_be_bytes());
+        let mut bytes = Vec::new();
+        for rule in &mut told {
+            self.place(rule);
+            bytes.clear();
+            // A Vec has place for everything.
+            let _ = rule.encode_length_delimited(&mut bytes);
             hash.update(&bytes);
-            placed.push(rule);
         }
         let made_from = half(hash);
         if let Some(before) = before.filter(|before| before.rules == made_from) {
             return (made_from, before.destination.table.clone());
         }
-        let mut rules = Vec::with_capacity(placed.len());
-        for rule in placed {
+        let mut rules = Vec::with_capacity(told.len());
+        for rule in told {
             // One rule that cannot be read leaves the others.
             match convert::rules_of(std::slice::from_ref(&rule), self.backends.len()) {
                 Ok(read) => rules.extend(read),

@@ -30,6 +30,11 @@ pub fn prepare(stream: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
+/// For clients of a gateway that speak HTTP: they are strangers, and one that takes nothing holds a server.
+pub fn prepare_stranger(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(limits::GATEWAY_CLIENT_STALL));
+}
+
 /// Between two wefts also an end when data is not acknowledged. Not towards applications: Linux counts a window that
 /// stays closed as well, and an application may take its time.
 pub fn prepare_mesh(stream: &TcpStream) {

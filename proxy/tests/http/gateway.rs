@@ -241,7 +241,7 @@ async fn t29_what_a_client_claims_of_itself_never_reaches_the_application() {
         "x-forwarded-proto: http\r\n",
         "x-forwarded-host: shop.test:8080\r\n",
         "x-forwarded-port: 8080\r\n",
-        "forwarded: for=192.0.2.9;host=\"shop.test:8080\";proto=http\r\n",
+        "forwarded: for=192.0.2.9;host=\"shop.test:8080\";proto=http;by=_weft.1\r\n",
         "X-Request-Id: r-1\r\n",
     ] {
         assert!(head.contains(line), "{line}: {head}");
@@ -491,6 +491,25 @@ async fn every_bad_part_is_told_and_the_rest_serves() {
         );
     }
     assert_eq!(edge.front().current().unwrap().counts(), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn t58_a_body_that_stops_ends_in_time() {
+    let one = app(|_, mut peer| async move {
+        peer.head().await;
+        peer.rest_paused().await;
+    })
+    .await;
+    let mut edge = Edge::new();
+    edge.serve(content(vec![listener("web", 80, "", vec![rule(&[], 0)])], &[one]));
+    let mut client = Raw::new(edge.client(80));
+    let began = tokio::time::Instant::now();
+    client
+        .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf")
+        .await;
+    let (answer, _) = client.rest_paused().await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(began.elapsed() < 2 * weft_proto::limits::GATEWAY_BODY_IDLE);
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,6 +63,56 @@ async fn ask(connection: &Arc<Connection>, request: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_sidecar_leads_bytes_by_tls_and_tcp_routes_before_the_default_backend() {
+    use weft_proxy::hop::open_any;
+    use weft_route::Ask;
+    let greeting = |text: &'static str| app(move |_, mut peer| async move { peer.send(text).await });
+    let (first, second, third) = (
+        greeting("default").await,
+        greeting("by name").await,
+        greeting("all").await,
+    );
+    let of = |kind: rpc::RouteKind, hosts: &[&str], backend: u32| {
+        let mut rule = rule(backend, "/", vec![], vec![to(backend)]);
+        rule.origin.as_mut().unwrap().kind = kind.into();
+        rule.matches.clear();
+        rule.hosts = hosts.iter().map(|&host| host.into()).collect();
+        rule
+    };
+    let mut world = World::new();
+    let leads = async |connection: &Arc<Connection>, ask: &Ask<'_>| {
+        let opened = open_any(connection, ask).await.map_err(|fault| fault.reason.label())?;
+        let rule = opened.rule.as_ref().map(|rule| rule.rule.to_string());
+        Ok::<_, &'static str>((opened.lease.address, rule))
+    };
+    let backends = |destination: &mut rpc::Destination| {
+        destination.backends.push(backend("shop/by-name:443", &[second], ""));
+        destination.backends.push(backend("shop/all:443", &[third], ""));
+    };
+    let connection = world.connection_with(Way::Plain, &[first], backends).await;
+    let sni = |name| Ask::Tls { sni: Some(name) };
+    assert_eq!(leads(&connection, &sni("a.test")).await, Ok((first, None)));
+    let mut world = World::new();
+    let connection = world
+        .connection_with(Way::Plain, &[first], |destination| {
+            backends(destination);
+            destination.rules = vec![of(rpc::RouteKind::TlsRoute, &["*.test"], 1)];
+        })
+        .await;
+    assert_eq!(leads(&connection, &sni("a.test")).await, Ok((second, Some("1".into()))));
+    assert_eq!(leads(&connection, &sni("a.other")).await, Err("no_rule"));
+    assert_eq!(leads(&connection, &Ask::Tcp).await, Ok((first, None)));
+    let mut world = World::new();
+    let connection = world
+        .connection_with(Way::Plain, &[first], |destination| {
+            backends(destination);
+            destination.rules = vec![of(rpc::RouteKind::TcpRoute, &[], 2)];
+        })
+        .await;
+    assert_eq!(leads(&connection, &Ask::Tcp).await, Ok((third, Some("2".into()))));
+}
+
+#[tokio::test]
 async fn no_rule_is_404_and_an_invalid_backend_500() {
     for way in RULED {
         let mut world = World::new();

@@ -194,3 +194,61 @@ impl ClientCertVerifier for Anybody {
         provider().signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    fn key(names: &[&str]) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
+        let leaf = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        (leaf.pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn t56_a_gateway_has_forward_secrecy_and_authenticated_encryption_alone() {
+        let (chain, key) = key(&["a.test"]);
+        let key = Arc::new(ServerKey::from_pem(&chain, &key).unwrap());
+        let config = gateway_server(vec![key], None, Within::Http).unwrap();
+        for suite in &config.crypto_provider().cipher_suites {
+            let name = format!("{:?}", suite.suite());
+            assert!(name.starts_with("TLS13_") || name.starts_with("TLS_ECDHE_"), "{name}");
+            assert!(name.contains("_GCM_") || name.contains("_CHACHA20_POLY1305_"), "{name}");
+        }
+        assert_eq!(config.max_early_data_size, 0, "nothing is replayed");
+        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn a_certificate_is_read_with_its_own_key_alone() {
+        let (chain, own) = key(&["a.test"]);
+        assert!(ServerKey::from_pem(&chain, &own).is_ok());
+        assert!(matches!(
+            ServerKey::from_pem(&chain, &key(&["a.test"]).1),
+            Err(CredentialsError::Key(_))
+        ));
+        assert!(matches!(
+            ServerKey::from_pem("no PEM", &own),
+            Err(CredentialsError::Pem { .. })
+        ));
+        assert!(matches!(
+            ServerKey::from_pem(&chain, ""),
+            Err(CredentialsError::Pem { .. })
+        ));
+        assert!(ClientValidation::required("").is_err());
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_one_label() {
+        let (chain, own) = key(&["one.test", "*.Wild.test"]);
+        let read = ServerKey::from_pem(&chain, &own).unwrap();
+        for covered in ["one.test", "a.wild.test"] {
+            assert!(read.covers(covered), "{covered}");
+        }
+        for other in ["wild.test", "a.b.wild.test", "two.test", ""] {
+            assert!(!read.covers(other), "{other}");
+        }
+    }
+}

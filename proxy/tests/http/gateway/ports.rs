@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::front;
 
 /// A port that nothing has.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -31,7 +31,7 @@ fn is_last(head: &str) -> bool {
 }
 
 /// Waits until it holds; whoever changes it does so soon.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -42,7 +42,7 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
         .unwrap_or_else(|_| panic!("{what}"));
 }
 
-fn bound(edge: &Edge) {
+pub fn bound(edge: &Edge) {
     tokio::spawn(front::bind::run(0, edge.shared.clone()));
 }
 
@@ -68,6 +68,23 @@ async fn nothing_is_bound_before_there_is_content_and_then_it_is_ready() {
         client.send(get("a")).await;
         assert!(client.head().await.contains("x-app: one"));
     }
+}
+
+#[tokio::test]
+async fn t30_a_gateway_whose_backend_it_is_itself_says_so_at_once() {
+    let mut edge = Edge::new();
+    bound(&edge);
+    let port = free_port();
+    let itself = SocketAddr::from(([127, 0, 0, 1], port));
+    edge.serve(content(vec![listener("web", port, "", vec![rule(&[], 0)])], &[itself]));
+    until("ready", async || edge.front().ready().is_ok()).await;
+    let mut client = connect(port).await.unwrap();
+    client.send(get("a")).await;
+    let head = client.head().await;
+    assert!(
+        head.starts_with("HTTP/1.1 508 ") && head.contains("weft-error: loop: "),
+        "{head}"
+    );
 }
 
 #[tokio::test]

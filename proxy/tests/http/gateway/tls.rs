@@ -23,6 +23,8 @@ impl Ca {
     fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // OpenSSL takes a leaf of the same name for its own root.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "root");
         let key = KeyPair::generate().unwrap();
         let root = params.self_signed(&key).unwrap();
         Self {
@@ -241,7 +243,7 @@ async fn what_was_asked_over_tls_is_told_as_https() {
         "{asked}"
     );
     assert!(
-        asked.contains("forwarded: for=192.0.2.9;host=\"example.org\";proto=https\r\n"),
+        asked.contains("forwarded: for=192.0.2.9;host=\"example.org\";proto=https;by=_weft.1\r\n"),
         "{asked}"
     );
 }
@@ -574,4 +576,69 @@ async fn t58_half_a_clienthello_and_a_handshake_that_stops_end_in_time() {
     let mut silent = Raw::new(edge.client(443));
     assert_eq!(silent.rest_paused().await.0, "");
     assert!(began.elapsed() <= 3 * weft_proto::limits::HANDSHAKE_TIME);
+}
+
+/// What `curl` says of a request: its version of HTTP, the status, and the application.
+async fn curl(port: u16, host: &str, ca: &std::path::Path, more: &[&str]) -> String {
+    let output = tokio::process::Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "10", "--output", "/dev/null"])
+        .args(["--write-out", "%{http_version} %{http_code} %header{x-app}"])
+        .args([
+            "--noproxy",
+            "*",
+            "--resolve",
+            &format!("*:{port}:127.0.0.1"),
+            "--cacert",
+        ])
+        .arg(ca)
+        .args(more)
+        .arg(format!("https://{host}:{port}/path"))
+        .output()
+        .await
+        .expect("curl is needed for this test");
+    eprintln!("{host} {more:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn curl_speaks_both_versions_of_tls_and_of_http_and_shows_its_certificate() {
+    use super::ports::{bound, free_port, until};
+    let (ca, first, second) = (Ca::new(), Ca::new(), Ca::new());
+    let mut edge = Edge::new();
+    bound(&edge);
+    let port = free_port();
+    let mut content = validating(&ca, [&first, &second], named("one").await);
+    content
+        .listeners
+        .iter_mut()
+        .for_each(|listener| listener.port = port.into());
+    edge.serve(content);
+    until("ready", async || edge.front().ready().is_ok()).await;
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let root = file("ca.pem", &ca.pem);
+    let own = first.certificate(&["c"]);
+    let own = file("own.pem", &format!("{}{}", own.chain, own.key));
+    let own = own.to_str().unwrap();
+    for (host, more, expected) in [
+        ("four.test", &["--http2"][..], "2 200 one"),
+        ("four.test", &["--http1.1"], "1.1 200 one"),
+        ("four.test", &["--http2", "--tls-max", "1.2"], "2 200 one"),
+        ("four.test", &["--http1.1", "--header", "host: two.test"], "1.1 421 "),
+        ("one.test", &["--cert", own], "2 200 one"),
+        ("one.test", &["--cert", own, "--tls-max", "1.2"], "2 200 one"),
+        ("one.test", &[], "0 000 "),
+        ("two.test", &["--cert", own], "0 000 "),
+        ("three.test", &["--cert", own], "2 200 one"),
+        ("five.test", &["--insecure"], "0 000 "),
+    ] {
+        let said = curl(port, host, &root, more).await;
+        // Where the handshake had been over for the client, it had begun to ask.
+        let said = said.replace("2 000", "0 000").replace("1.1 000", "0 000");
+        assert_eq!(said, expected, "{host} {more:?}");
+    }
 }

@@ -348,3 +348,127 @@ async fn t12_rules_hold_for_an_upgrade_as_for_any_request() {
         );
     }
 }
+
+#[tokio::test]
+async fn filters_of_a_backend_act_on_its_share_alone() {
+    for way in RULED {
+        let identity = if way == Way::Mesh {
+            "spiffe://cluster.local/ns/shop/sa/web"
+        } else {
+            ""
+        };
+        let echo = |name: &'static str| {
+            answering(move |head| {
+                let line = head.lines().next().unwrap_or_default();
+                let own = head.to_ascii_lowercase().contains("x-share: ");
+                format!("HTTP/1.1 200 OK\r\nx-line: {name} {line} {own}\r\ncontent-length: 0\r\n\r\n")
+            })
+        };
+        let (one, two) = (echo("one").await, echo("two").await);
+        let only = |kinds: Vec<filter::Kind>, backend| WeightedBackend {
+            filters: kinds.into_iter().map(|kind| Filter { kind: Some(kind) }).collect(),
+            ..to(backend)
+        };
+        let rewrite = |kind| {
+            filter::Kind::Rewrite(Rewrite {
+                path: Some(PathChange { kind: Some(kind) }),
+                ..Default::default()
+            })
+        };
+        let set = filter::Kind::RequestHeaders(HeaderChange {
+            set: vec![field("x-share", "1")],
+            ..Default::default()
+        });
+        let redirect = filter::Kind::Redirect(Redirect {
+            status: 302,
+            path: Some(PathChange {
+                kind: Some(path_change::Kind::Full("/elsewhere".into())),
+            }),
+            ..Default::default()
+        });
+        let rules = vec![
+            rule(
+                0,
+                "/both",
+                vec![],
+                vec![
+                    only(vec![rewrite(path_change::Kind::Prefix("/first".into())), set], 0),
+                    only(vec![rewrite(path_change::Kind::Full("/second".into()))], 1),
+                ],
+            ),
+            rule(1, "/redirect", vec![], vec![only(vec![redirect], 0)]),
+        ];
+        let mut world = World::new();
+        let connection = world
+            .connection_with(way, &[one], |destination| {
+                destination.backends.push(backend("shop/cart-new:80", &[two], identity));
+                destination.rules = rules;
+            })
+            .await;
+        let mut client = h1_on(connection.clone());
+        let mut met = std::collections::BTreeSet::new();
+        for _ in 0..40 {
+            client.send("GET /both/a HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+            let head = client.head().await;
+            met.insert(
+                head.lines()
+                    .find(|line| line.starts_with("x-line: "))
+                    .unwrap()
+                    .to_owned(),
+            );
+        }
+        let expected = [
+            "x-line: one GET /first/a HTTP/1.1 true",
+            "x-line: two GET /second HTTP/1.1 false",
+        ];
+        assert_eq!(met, expected.map(str::to_owned).into(), "{way:?}");
+        let head = ask(&connection, "GET /redirect/a?q HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 302 "), "{head}");
+        assert!(head.contains("location: http://shop/elsewhere?q\r\n"), "{way:?} {head}");
+    }
+}
+
+#[tokio::test]
+async fn every_status_of_a_redirect_is_answered_as_it_is_written() {
+    let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    for status in [301, 302, 303, 307, 308] {
+        let redirect = Redirect {
+            status,
+            port: Some(8443),
+            scheme: "https".into(),
+            ..Default::default()
+        };
+        let rules = vec![rule(0, "/", vec![filter::Kind::Redirect(redirect)], vec![])];
+        let connection = ruled(&mut World::new(), Way::Plain, address, rules).await;
+        let head = ask(&connection, "POST /a HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(head.contains("location: https://b:8443/a\r\n"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn no_timeout_of_a_rule_cuts_a_tunnel() {
+    for way in RULED {
+        let address = app(|_, mut peer| async move {
+            peer.head().await;
+            peer.send("HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n")
+                .await;
+            tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+            peer.expect("still").await;
+            peer.send("here").await;
+        })
+        .await;
+        let rules = vec![Rule {
+            request_timeout_ms: Some(200),
+            backend_request_timeout_ms: Some(200),
+            ..rule(0, "/", vec![], vec![to(0)])
+        }];
+        let connection = ruled(&mut World::new(), way, address, rules).await;
+        let mut client = h1_on(connection);
+        client
+            .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\nstill")
+            .await;
+        assert!(client.head().await.starts_with("HTTP/1.1 101 "), "{way:?}");
+        client.expect("here").await;
+    }
+}

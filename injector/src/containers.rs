@@ -14,6 +14,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 use weft_proto::{
+    environment::{self, Mesh, Source},
     meshed,
     names::{self, container, env, path, port},
 };
@@ -92,38 +93,25 @@ fn common(image: &str, settings: &Settings) -> Container {
 
 fn environment(settings: &Settings, skips: &Skips, probes: &Found) -> Vec<EnvVar> {
     let probe_ports: Vec<_> = probes.dialled.iter().map(u16::to_string).collect();
-    vec![
-        field(env::POD_NAME, "metadata.name"),
-        field(env::POD_NAMESPACE, "metadata.namespace"),
-        field(env::POD_UID, "metadata.uid"),
-        field(env::POD_IPS, "status.podIPs"),
-        field(env::SERVICE_ACCOUNT, "spec.serviceAccountName"),
-        value(env::TRUST_DOMAIN, settings.trust_domain.clone()),
-        value(env::TRUST_BUNDLE, settings.trust_bundle.clone()),
-        value(env::DISCOVERY_ADDRESS, settings.discovery.clone()),
-        value(env::IDENTITY_ADDRESS, settings.identity.clone()),
-        value(
-            env::TOKEN_FILE,
-            format!("{}/{}", container::TOKEN_MOUNT, container::TOKEN_FILE),
-        ),
-        value(env::CLUSTER_CIDRS, settings.cluster_cidrs.to_string()),
-        value(env::PROBE_PORTS, probe_ports.join(",")),
-        value(env::PROBES, probes.kept.to_string()),
-        value(env::SKIP_INBOUND_PORTS, skips.inbound_ports.to_string()),
-        value(env::ADMIN_SOCKET, container::ADMIN_SOCKET.into()),
-        value(env::OTLP_ENDPOINT, settings.otlp_endpoint.clone().unwrap_or_default()),
-        value(
-            env::TRACE_SAMPLING,
-            settings
-                .trace_sampling
-                .map(|ratio| ratio.to_string())
-                .unwrap_or_default(),
-        ),
-    ]
-    .into_iter()
-    // The API server drops an empty value, and the proxy takes its absence for the default.
-    .filter(|variable| variable.value.as_ref().is_none_or(|value| !value.is_empty()))
-    .collect()
+    let mesh = Mesh {
+        trust_domain: &settings.trust_domain,
+        trust_bundle: &settings.trust_bundle,
+        discovery: &settings.discovery,
+        identity: &settings.identity,
+        otlp_endpoint: settings.otlp_endpoint.as_deref(),
+        trace_sampling: settings.trace_sampling,
+    };
+    let own = [
+        (env::CLUSTER_CIDRS, settings.cluster_cidrs.to_string()),
+        (env::PROBE_PORTS, probe_ports.join(",")),
+        (env::PROBES, probes.kept.to_string()),
+        (env::SKIP_INBOUND_PORTS, skips.inbound_ports.to_string()),
+    ];
+    let variable = |(name, source)| match source {
+        Source::Text(text) => value(name, text),
+        Source::Field(path) => field(name, path),
+    };
+    environment::variables(&mesh, own).into_iter().map(variable).collect()
 }
 
 fn init_arguments(skips: &Skips) -> Vec<String> {
@@ -216,10 +204,9 @@ fn resources(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> ResourceRequ
 }
 
 fn value(name: &str, value: String) -> EnvVar {
-    // Kubernetes expands $(NAME) in values; none of ours means that.
     EnvVar {
         name: name.into(),
-        value: Some(value.replace("$(", "$$(")),
+        value: Some(value),
         value_from: None,
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "rpc")]
 pub mod convert;
 pub mod duration;
+pub mod environment;
 pub mod limits;
 pub mod meshed;
 pub mod names;

@@ -231,6 +231,30 @@ limits! {
     LEASE_LOOK: time = Duration::from_secs(2);
     /// Pause between two Events about pods that are not meshed.
     EVENT_PAUSE: time = Duration::from_millis(200);
+    /// Time between two looks at the file with the roots that gateways' pods are told.
+    TRUST_LOOK: time = Duration::from_secs(10);
+    /// Objects of Gateways that are written to an API server at the same time.
+    GATEWAY_WRITES: count = 8;
+    /// Time in which changes of Gateways are gathered before what they want is written.
+    GATEWAY_SETTLES: time = Duration::from_millis(50);
+    /// Statuses that are written to an API server at the same time.
+    STATUS_WRITES: count = 8;
+    /// Least time between the beginnings of two writes of statuses: a flood of changes is no flood for the API server.
+    STATUS_PACE: time = Duration::from_millis(10);
+    /// Least time between two rounds of looking for statuses to write; a round after a long one comes later.
+    STATUS_PAUSE: time = Duration::from_millis(200);
+    /// Time after which a Secret or ConfigMap that a Gateway or policy refers to is read again.
+    REFERENCE_LOOK: time = Duration::from_secs(2);
+    /// Least time between two reads of Secrets and ConfigMaps: with more of them than fit, each is read less often.
+    REFERENCE_PACE: time = Duration::from_millis(20);
+    /// Time that a change waits for what it newly refers to, before it is taken in without.
+    REFERENCE_WAIT: time = Duration::from_secs(2);
+    /// Reads of Secrets and ConfigMaps at the same time.
+    REFERENCE_READS: count = 8;
+    /// Age at which a new secret for the keys of sessions is made.
+    SESSION_KEY_LIFE: time = Duration::from_secs(30 * 24 * 3600);
+    /// Time in which a new secret is only accepted, until every proxy knows it and it signs.
+    SESSION_KEY_SETTLES: time = Duration::from_secs(600);
     /// A regular expression of a route.
     REGEX: bytes = 1 << 10;
     /// A compiled regular expression.

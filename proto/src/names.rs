@@ -44,6 +44,8 @@ pub const ROUTES_SERVICE_ACCOUNT: &str = "weft-routes";
 pub const IDENTITY_SERVICE_ACCOUNT: &str = "weft-identity";
 /// ServiceAccount of the injector.
 pub const INJECTOR_SERVICE_ACCOUNT: &str = "weft-injector";
+/// Component of what runs for a Gateway: the value of the label `app.kubernetes.io/name`.
+pub const GATEWAY_COMPONENT: &str = "weft-gateway";
 
 /// TCP ports.
 pub mod port {
@@ -226,6 +228,12 @@ pub mod gateway_api {
     pub const CONTROLLER: &str = "weft.dev/gateway-controller";
     /// Prefix of our own condition types.
     pub const CONDITION_PREFIX: &str = "weft.dev/";
+    /// Label of what runs for a Gateway: its name (GEP-1762), shortened like the names of these objects.
+    pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+    /// Label of what runs for a Gateway: the name of its class.
+    pub const GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
+    /// What the names of objects end with that run for a Gateway.
+    pub const SUFFIX: &str = "-weft";
 }
 
 /// Objects of weft's own in a cluster; all of them in the namespace of weft unless they belong to none.
@@ -246,6 +254,10 @@ pub mod kubernetes {
     pub const CLUSTER_CIDRS: &str = "cidrs";
     /// Lease of the controller that writes, in role `routes`.
     pub const LEASE: &str = "weft-routes";
+    /// Secret with the keys of sessions, made by the controller that leads and read by each in role `routes`.
+    pub const SESSION_SECRET: &str = "weft-session-keys";
+    /// Key of [`SESSION_SECRET`]: a line for each, `ID SECONDS BASE64`; the one that signs comes first.
+    pub const SESSION_KEYS: &str = "keys";
     /// Secret with the CA of the injector's webhook.
     pub const WEBHOOK_SECRET: &str = "weft-injector-webhook";
     /// MutatingWebhookConfiguration.

@@ -12,29 +12,34 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use weft_proto::{limits, skip::Cidrs};
 use weft_service::spiffe::Id;
 
 use crate::{
     cluster::{
-        Cluster, Dependency, Touched,
-        types::{Key, ObjectKey},
+        Change, Cluster, Dependency, Touched,
+        types::{Key, Object, ObjectKey},
     },
     gateway::references,
+    infrastructure::{self, Want},
     plan::{self, Answer, Name, Planned, Settings},
-    status::{self, Desired},
+    session_keys::Masters,
+    status::{self, Desired, write::Said},
     watch::Batch,
 };
 
 /// The cluster and all answers that someone follows.
 pub struct Answers {
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     state: Mutex<State>,
     synced: watch::Sender<bool>,
     batches: watch::Sender<u64>,
     told: AtomicU64,
     problems: AtomicU64,
+    statuses_written: AtomicU64,
+    statuses_failed: AtomicU64,
 }
 
 #[derive(Default)]
@@ -73,12 +78,14 @@ impl Answers {
     /// Of an empty cluster that is not complete yet.
     pub fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             state: Mutex::default(),
             synced: watch::Sender::new(false),
             batches: watch::Sender::new(0),
             told: AtomicU64::new(0),
             problems: AtomicU64::new(0),
+            statuses_written: AtomicU64::new(0),
+            statuses_failed: AtomicU64::new(0),
         })
     }
 
@@ -89,12 +96,32 @@ impl Answers {
         for change in batch.changes {
             state.cluster.apply(change, &mut touched);
         }
-        state.answer_anew(&self.settings, &touched.dependencies);
+        state.answer_anew(&self.settings.load(), &touched.dependencies);
         if batch.synced {
             self.synced.send_replace(true);
         }
         drop(state);
         self.batches.send_modify(|count| *count += 1);
+    }
+
+    /// What the keys of sessions are made of from now on; every answer is looked at anew.
+    pub fn set_sessions(&self, sessions: Masters) {
+        let mut state = lock(&self.state);
+        let mut settings = Settings::clone(&self.settings.load());
+        settings.sessions = sessions;
+        // Under the lock: whoever begins to follow meanwhile sees either all of the old ones or all of the new.
+        self.settings.store(Arc::new(settings));
+        state.all_anew(&self.settings.load());
+    }
+
+    /// What the keys of sessions are made of.
+    pub fn sessions(&self) -> Masters {
+        self.settings.load().sessions.clone()
+    }
+
+    /// What the cluster's Gateways want to run for them, by their names.
+    pub fn wants(&self) -> BTreeMap<ObjectKey, Want> {
+        infrastructure::wants(&lock(&self.state).cluster)
     }
 
     /// UID of a pod that is there; empty where the object has none.
@@ -153,7 +180,7 @@ impl Answers {
     /// What is to be said of every object of the Gateway API now, and how many of them do not act as written.
     pub fn statuses(&self) -> BTreeMap<Key, Desired> {
         let state = lock(&self.state);
-        let statuses = status::statuses(&state.cluster, &self.settings);
+        let statuses = status::statuses(&state.cluster, &self.settings.load());
         drop(state);
         let problems = statuses
             .values()
@@ -168,9 +195,64 @@ impl Answers {
         self.problems.load(Ordering::Relaxed)
     }
 
+    /// What is to be said of every object of the Gateway API now, with what is there.
+    pub fn said(&self) -> Vec<Said> {
+        let statuses = self.statuses();
+        let state = lock(&self.state);
+        let said = statuses.into_iter().filter_map(|(key, desired)| {
+            // Gone meanwhile, or new: then the next look tells of it.
+            let observed = state.cluster.observed(&key)?.clone();
+            Some(Said { key, desired, observed })
+        });
+        said.collect()
+    }
+
     /// Every Secret and ConfigMap that something refers to.
-    pub fn wanted(&self) -> BTreeSet<Key> {
+    pub fn references(&self) -> BTreeSet<Key> {
         references::wanted(&lock(&self.state).cluster)
+    }
+
+    /// The Secrets and ConfigMaps that changed objects would refer to.
+    pub fn references_after(&self, changes: &[Change]) -> BTreeSet<Key> {
+        let refers = |object: &&Object| {
+            matches!(
+                object,
+                Object::Gateway(..)
+                    | Object::ListenerSet(..)
+                    | Object::BackendTlsPolicy(..)
+                    | Object::ReferenceGrant(_)
+            )
+        };
+        let changed = changes.iter().filter_map(|change| match change {
+            Change::Apply(object) => Some(&**object),
+            Change::Delete(_) => None,
+        });
+        let changed: Vec<_> = changed.filter(refers).collect();
+        if changed.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut after = lock(&self.state).cluster.of_references(&changed);
+        let mut touched = Touched::default();
+        for object in changed {
+            after.apply(Change::Apply(Box::new(object.clone())), &mut touched);
+        }
+        references::wanted(&after)
+    }
+
+    /// Counts a write of a status.
+    pub fn count_status(&self, works: bool) {
+        let count = if works {
+            &self.statuses_written
+        } else {
+            &self.statuses_failed
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Statuses that were written, and writes that failed.
+    pub fn status_writes(&self) -> (u64, u64) {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (load(&self.statuses_written), load(&self.statuses_failed))
     }
 
     /// Looks at the cluster, which stands still meanwhile.
@@ -214,6 +296,15 @@ impl State {
             .flatten()
             .cloned()
             .collect();
+        self.make(settings, names);
+    }
+
+    fn all_anew(&mut self, settings: &Settings) {
+        let names = self.followed.keys().cloned().collect();
+        self.make(settings, names);
+    }
+
+    fn make(&mut self, settings: &Settings, names: BTreeSet<Name>) {
         for name in names {
             let planned = plan::answer(&self.cluster, settings, &name);
             let Some(followed) = self.followed.get_mut(&name) else {
@@ -306,7 +397,8 @@ impl Follower {
             return Err(TooMany);
         }
         if self.told.insert(name.clone(), version).is_none() {
-            lock(&self.answers.state).follow(&self.answers.settings, name.clone(), self.id);
+            let mut state = lock(&self.answers.state);
+            state.follow(&self.answers.settings.load(), name.clone(), self.id);
         }
         self.asked.insert(name.clone());
         self.mailbox.put(name);

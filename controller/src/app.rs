@@ -22,6 +22,7 @@ use crate::{
     answers::Answers,
     api::{self, config_map::Keeper},
     config::{CaSource, Config, Identity, Objects, Place, Routes, Tokens},
+    infrastructure,
     issue::{
         self, Counts, Issuer, Quota,
         ca::{
@@ -34,8 +35,10 @@ use crate::{
     },
     leader::Candidate,
     listen::Listener,
-    metrics, plan, serve, unmeshed,
-    watch::{Health, Sink, Source, directory::Directory, kubernetes::Kubernetes},
+    metrics, plan, serve,
+    session_keys::{self, Masters},
+    status, unmeshed,
+    watch::{Batch, Health, Sink, Source, directory::Directory, kubernetes::Kubernetes, secrets::Reader},
 };
 
 /// Time that streams have to end after SIGTERM: they are told at once.
@@ -110,6 +113,7 @@ pub async fn start(config: Config, drain: Signal) -> anyhow::Result<Running> {
         Answers::new(plan::Settings {
             trust_domain: config.trust_domain.as_str().into(),
             cluster_cidrs: routes.cluster_cidrs.clone(),
+            sessions: Masters::default(),
         })
     });
     let scope = Scope {
@@ -251,6 +255,7 @@ fn lead(
     client: &kube::Client,
     config: &Routes,
     answers: &Arc<Answers>,
+    settings: Option<watch::Receiver<Option<infrastructure::Settings>>>,
     scope: &Scope<'_>,
     running: &mut Running,
 ) -> watch::Receiver<bool> {
@@ -263,6 +268,20 @@ fn lead(
         "unmeshed pods",
         unmeshed::tell(client.clone(), answers.clone(), leading.clone(), pod),
     );
+    task::spawn_forever(
+        "session keys",
+        session_keys::keep::keep(client.clone(), namespace.clone(), answers.clone(), leading.clone()),
+    );
+    task::spawn_forever(
+        "statuses",
+        status::write::write(client.clone(), answers.clone(), leading.clone()),
+    );
+    if let Some(settings) = settings {
+        task::spawn_forever(
+            "gateways",
+            infrastructure::keep::keep(client.clone(), answers.clone(), settings, leading.clone()),
+        );
+    }
     let keeper = Keeper {
         client: client.clone(),
         namespace,
@@ -312,16 +331,21 @@ async fn start_routes(
     running: &mut Running,
     parts: &mut metrics::Parts,
 ) -> anyhow::Result<()> {
+    let settings = config.gateways.clone().map(|given| gateways(given, &ca, &config));
+    let mut reader = None;
     let source: Box<dyn Source> = match &config.objects {
         Objects::Directory(path) => {
             let place = || format!("--from-dir {} cannot be listed", path.display());
-            Box::new(Directory::new(path).with_context(place)?)
+            let source = Directory::new(path).with_context(place)?;
+            write_files(&config, &answers, settings)?;
+            Box::new(source)
         }
         Objects::Kubernetes => {
             let client = api::client().await.context("--kubernetes: no way to an API server")?;
             let health = Arc::new(Health::default());
             parts.health = Some(health.clone());
-            parts.leading = Some(lead(&client, &config, &answers, scope, running));
+            parts.leading = Some(lead(&client, &config, &answers, settings, scope, running));
+            reader = Some(Reader::new(client.clone(), answers.clone()));
             Box::new(Kubernetes::new(client, health))
         }
     };
@@ -345,7 +369,7 @@ async fn start_routes(
     let (sink, batches) = mpsc::channel(64);
     task::spawn_forever(
         "cluster",
-        follow(source, sink, batches, answers.clone(), scope.drain.clone()),
+        follow(source, sink, batches, answers.clone(), reader, scope.drain.clone()),
     );
     running.servers.push(task::spawn(
         "discovery",
@@ -354,21 +378,90 @@ async fn start_routes(
     Ok(())
 }
 
-/// Source → answers, until the drain is over.
+/// What gateways' pods are told, kept up to date.
+fn gateways(
+    given: infrastructure::Settings,
+    ca: &Option<(Arc<Authority>, Duration)>,
+    config: &Routes,
+) -> watch::Receiver<Option<infrastructure::Settings>> {
+    let (told, settings) = watch::channel(None);
+    match (ca, &config.remote) {
+        (Some((ca, _)), _) => {
+            let told = infrastructure::settings::of_authority(given, ca.clone(), told);
+            drop(task::spawn_forever("gateway settings", told));
+        }
+        (None, Some(remote)) => {
+            let told = infrastructure::settings::of_file(given, remote.trust_bundle.clone(), told);
+            drop(task::spawn_forever("gateway settings", told));
+        }
+        // Nobody could get a certificate; the start fails for that reason.
+        (None, None) => {}
+    }
+    settings
+}
+
+/// Writes to files what would be written to an API server.
+fn write_files(
+    config: &Routes,
+    answers: &Arc<Answers>,
+    settings: Option<watch::Receiver<Option<infrastructure::Settings>>>,
+) -> anyhow::Result<()> {
+    let sessions = match &config.session_keys {
+        Some(file) => session_keys::keep::file(file).context("--session-keys")?,
+        None => session_keys::keep::fleeting(),
+    };
+    answers.set_sessions(sessions);
+    let Some(directory) = config.write_dir.clone() else {
+        return Ok(());
+    };
+    // Here, so that a directory that cannot be written is told at once.
+    for part in ["objects", "status"] {
+        let path = directory.join(part);
+        std::fs::create_dir_all(&path).with_context(|| format!("--write-dir: {}", path.display()))?;
+    }
+    if let Some(settings) = settings {
+        let (directory, answers) = (directory.join("objects"), answers.clone());
+        task::spawn_forever("files of gateways", async move {
+            if let Err(error) = infrastructure::files::keep(&directory, answers, settings).await {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "files of Gateways' objects are not written"
+                );
+            }
+        });
+    }
+    let (directory, answers) = (directory.join("status"), answers.clone());
+    task::spawn_forever("files of statuses", async move {
+        if let Err(error) = status::write::write_files(&directory, answers).await {
+            tracing::error!(error = format!("{error:#}"), "files of statuses are not written");
+        }
+    });
+    Ok(())
+}
+
+/// Source → answers, until the drain is over. `reader` reads what objects refer to, where the source does not.
 async fn follow(
     source: Box<dyn Source>,
     sink: Sink,
-    mut batches: mpsc::Receiver<crate::watch::Batch>,
+    mut batches: mpsc::Receiver<Batch>,
     answers: Arc<Answers>,
+    mut reader: Option<Reader>,
     drain: Signal,
 ) {
     let source = task::spawn("source", source.follow(sink));
     loop {
+        let referred = async {
+            match &mut reader {
+                Some(reader) => reader.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            changes = referred => answers.apply(Batch { changes, synced: false }),
             batch = batches.recv() => match batch {
                 Some(batch) => {
                     tracing::debug!(changes = batch.changes.len(), synced = batch.synced, "objects");
-                    answers.apply(batch);
+                    take(&answers, &mut reader, batch).await;
                 }
                 None => {
                     // What is known stays, and goes on being served.
@@ -378,6 +471,21 @@ async fn follow(
             },
             () = drain.closed() => return std::future::pending().await,
         }
+    }
+}
+
+/// Takes a batch in, and what it refers to before it.
+async fn take(answers: &Answers, reader: &mut Option<Reader>, batch: Batch) {
+    let Some(reader) = reader else {
+        return answers.apply(batch);
+    };
+    let mut changes = reader.ahead(&batch.changes).await;
+    changes.extend(batch.changes);
+    answers.apply(Batch { changes, synced: false });
+    if batch.synced {
+        // What is referred to is part of all that there is.
+        let changes = reader.all().await;
+        answers.apply(Batch { changes, synced: true });
     }
 }
 

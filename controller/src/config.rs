@@ -16,7 +16,7 @@ use weft_proto::{
 };
 use weft_service::spiffe::{self, Id};
 
-use crate::{issue::own::Remote, translate};
+use crate::{infrastructure, issue::own::Remote, translate};
 
 /// Watches the cluster, answers proxies, signs workload certificates.
 #[derive(Parser, Clone, Debug, Default)]
@@ -59,6 +59,28 @@ pub struct Raw {
     /// PEM file with the ES256 public key of a sandbox's tokens, which takes the place of TokenReview.
     #[arg(long, value_name = "FILE")]
     pub sandbox_token_key: Option<PathBuf>,
+    /// With --from-dir: directory for what would be written to an API server, objects of Gateways below objects/ and statuses below
+    /// status/. Without it, neither is written.
+    #[arg(long, value_name = "DIR")]
+    pub write_dir: Option<PathBuf>,
+    /// With --from-dir: file with the secrets of sessions' keys, made when it is missing. Without it they last as long as the process.
+    #[arg(long, value_name = "FILE")]
+    pub session_keys: Option<PathBuf>,
+    /// Image of the proxy. With it, the Gateways of the class weft get Deployments and Services.
+    #[arg(long, value_name = "IMAGE")]
+    pub proxy_image: Option<String>,
+    /// When kubelets pull the image of gateways' proxies: Always, IfNotPresent or Never.
+    #[arg(long, value_name = "POLICY", default_value = "IfNotPresent")]
+    pub image_pull_policy: String,
+    /// Where gateways' proxies ask for what they serve, as host:port.
+    #[arg(long, value_name = "HOST:PORT", default_value_t = format!("{ROUTES_SERVICE_ACCOUNT}.{SYSTEM_NAMESPACE}.svc:{}", port::DISCOVERY))]
+    pub discovery_address: String,
+    /// Where gateways' proxies send spans, as http://collector.observability.svc:4317: OTLP over gRPC. Without it there are none.
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the requests that begin a trace at a gateway, 0 to 1. Without it the proxy's own default.
+    #[arg(long, value_name = "RATIO")]
+    pub trace_sampling: Option<String>,
     /// Ranges of the cluster's pods and Services, as 10.0.0.0/8,fd00::/8. An address inside that nothing has is unknown, not outside.
     /// Without it they are taken from the Nodes and ServiceCIDRs that are there.
     #[arg(long, value_name = "CIDRS", default_value = "")]
@@ -66,7 +88,7 @@ pub struct Raw {
     /// Where /live, /ready and /metrics are served: plain HTTP, GET only.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:15021")]
     pub admin_listen: String,
-    /// Role routes: where it gets its own certificate, as host:port.
+    /// Role routes: where it gets its own certificate, as host:port. Gateways' proxies get theirs there, too.
     #[arg(long, value_name = "HOST:PORT")]
     pub identity_address: Option<String>,
     /// Role routes: file with its own projected token (audience weft-ca).
@@ -150,6 +172,12 @@ pub struct Routes {
     pub id: Id,
     /// Where our certificate comes from; `None`: from the CA of this process.
     pub remote: Option<Remote>,
+    /// What runs for Gateways, but for the trust bundle; `None`: nothing does.
+    pub gateways: Option<infrastructure::Settings>,
+    /// Where files are written in place of an API server.
+    pub write_dir: Option<PathBuf>,
+    /// The file with the secrets of sessions' keys.
+    pub session_keys: Option<PathBuf>,
 }
 
 /// The part of role `identity`.
@@ -222,6 +250,13 @@ impl Config {
             discovery_listen,
             identity_listen,
             sandbox_token_key,
+            write_dir,
+            session_keys,
+            proxy_image,
+            image_pull_policy,
+            discovery_address,
+            otlp_endpoint,
+            trace_sampling,
             cluster_cidrs,
             admin_listen,
             identity_address,
@@ -264,6 +299,38 @@ impl Config {
             (None, false) if needs_objects => mistakes.need(None, "give --from-dir DIR or --kubernetes"),
             (None, false) => None,
         };
+        let is_directory = matches!(objects, Some(Objects::Directory(_)));
+        for (flag, given) in [
+            ("--write-dir", write_dir.is_some()),
+            ("--session-keys", session_keys.is_some()),
+        ] {
+            if given && !is_directory {
+                mistakes.0.push(format!("{flag} goes with --from-dir"));
+            }
+        }
+        if !["Always", "IfNotPresent", "Never"].contains(&image_pull_policy.as_str()) {
+            mistakes.0.push(format!(
+                "--image-pull-policy: '{image_pull_policy}' is none of Always, IfNotPresent and Never"
+            ));
+        }
+        let sampling = trace_sampling.and_then(|text| {
+            let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+            mistakes.need(
+                ratio,
+                &format!("--trace-sampling: '{text}' is not a share from 0 to 1, such as 0.01"),
+            )
+        });
+        let default_identity = || format!("{IDENTITY_SERVICE_ACCOUNT}.{SYSTEM_NAMESPACE}.svc:{}", port::IDENTITY);
+        let gateways = proxy_image.map(|image| infrastructure::Settings {
+            image,
+            image_pull_policy,
+            trust_domain: trust_domain.clone(),
+            trust_bundle: String::new(),
+            discovery: discovery_address,
+            identity: identity_address.clone().unwrap_or_else(default_identity),
+            otlp_endpoint,
+            trace_sampling: sampling,
+        });
         let tokens = match (sandbox_token_key, &objects) {
             (Some(file), _) => Some(Tokens::Sandbox(file)),
             (None, Some(Objects::Directory(_))) if is_identity => mistakes.need(
@@ -327,6 +394,9 @@ impl Config {
                 cluster_cidrs: cidrs?,
                 id: routes_id?,
                 remote,
+                gateways,
+                write_dir,
+                session_keys,
             })
         });
         let identity = is_identity.then_some(()).and_then(|()| {
@@ -430,6 +500,43 @@ mod tests {
             );
         }
         assert_eq!(config(&["--role", "routes", "--kubernetes"]).unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn gateways_run_where_there_is_an_image_for_them() {
+        let sandbox = ["--from-dir", "d", "--ca-dir", "ca", "--sandbox-token-key", "k"];
+        let routes = |more: &[&str]| config(&[&sandbox[..], more].concat()).unwrap().routes.unwrap();
+        assert_eq!(routes(&[]).gateways, None);
+        let given = routes(&[
+            "--proxy-image",
+            "p",
+            "--write-dir",
+            "w",
+            "--session-keys",
+            "s",
+            "--trace-sampling",
+            "0.5",
+        ]);
+        let gateways = given.gateways.unwrap();
+        assert_eq!(gateways.discovery, "weft-routes.weft-system.svc:15010");
+        assert_eq!(gateways.identity, "weft-identity.weft-system.svc:15012");
+        assert_eq!((gateways.image.as_str(), gateways.trace_sampling), ("p", Some(0.5)));
+        assert_eq!(
+            (given.write_dir, given.session_keys),
+            (Some("w".into()), Some("s".into()))
+        );
+        let wrong = [
+            "--kubernetes",
+            "--ca-dir",
+            "ca",
+            "--write-dir",
+            "w",
+            "--session-keys",
+            "s",
+            "--image-pull-policy",
+            "x",
+        ];
+        assert_eq!(config(&wrong).unwrap_err().len(), 3);
     }
 
     #[test]

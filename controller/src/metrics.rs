@@ -22,9 +22,14 @@ pub const FAMILIES: &[(&str, &str, &str)] = &[
     ("weft_discovery_names", "gauge", "Names that are followed now."),
     ("weft_discovery_answers_total", "counter", "Answers given to proxies."),
     (
+        "weft_status_writes_total",
+        "counter",
+        "Statuses of objects of the Gateway API that the leader wrote, and writes that failed.",
+    ),
+    (
         "weft_routes_with_problems",
         "gauge",
-        "Routes that do not act as written.",
+        "Routes that do not act as written. Counted by the replica that leads.",
     ),
     (
         "weft_unmeshed_pods",
@@ -128,6 +133,12 @@ impl Parts {
         if let Some(answers) = &self.answers {
             let told = vec![(String::new(), answers.told())];
             family("weft_discovery_answers_total", told);
+            let (written, failed) = answers.status_writes();
+            let outcome = |name: &str, count: u64| (format!("{{outcome=\"{name}\"}}"), count);
+            family(
+                "weft_status_writes_total",
+                vec![outcome("written", written), outcome("failed", failed)],
+            );
             let counts = answers.unmeshed().into_iter();
             let counts = counts.map(|(name, count)| (format!("{{namespace=\"{name}\"}}"), count));
             family("weft_unmeshed_pods", counts.collect());

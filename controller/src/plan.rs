@@ -26,6 +26,7 @@ use crate::{
         Cluster, Dependency,
         types::{Key, ObjectKey, Pod, Service, ServicePort},
     },
+    session_keys::Masters,
     translate::{Parent, Route, Rule, ServicePortName, Target},
 };
 use backends::{Backends, Carries};
@@ -38,6 +39,19 @@ pub struct Settings {
     /// The cluster's ranges of pods and Services: an address inside of them that nothing has is unknown, not outside. Empty:
     /// those that the cluster says itself.
     pub cluster_cidrs: Cidrs,
+    /// What the keys of sessions are made of.
+    pub sessions: Masters,
+}
+
+impl Settings {
+    /// Of this trust domain, and nothing more.
+    pub fn new(trust_domain: &str) -> Self {
+        Self {
+            trust_domain: trust_domain.into(),
+            cluster_cidrs: Cidrs::default(),
+            sessions: Masters::default(),
+        }
+    }
 }
 
 /// What a proxy can ask for.
@@ -249,6 +263,15 @@ pub(crate) fn parent_takes(parent: &Parent, port: &ServicePort) -> bool {
 /// A rule with its backends found, or with the reasons why they are not.
 fn resolved(route: &Key, rule: &Rule, carries: Carries, backends: &mut Backends<'_>) -> rule::Rule {
     let mut resolved = rule.rule.clone();
+    if let Some(session) = &mut resolved.session {
+        session.keys = backends
+            .sessions()
+            .keys(resolved.origin.kind, &route.object.namespace, &route.object.name);
+        // What nothing signs, nobody could trust.
+        if session.keys.is_empty() {
+            resolved.session = None;
+        }
+    }
     if let Some(refused) = &rule.refused {
         // "If a reference to a custom filter type cannot be resolved, the filter MUST NOT be skipped. Instead, requests
         // that would have been processed by that filter MUST receive a HTTP error response."

@@ -6,9 +6,11 @@
 
 mod conditions;
 mod gateway;
+pub mod merge;
 mod policy;
 mod route;
 mod service;
+pub mod write;
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -7,6 +7,7 @@ pub mod directory;
 pub mod health;
 pub mod kubernetes;
 pub mod parse;
+pub mod secrets;
 
 use std::{future::Future, pin::Pin};
 

@@ -55,6 +55,7 @@ fn answers(text: &str) -> String {
     let settings = Settings {
         trust_domain: "cluster.local".into(),
         cluster_cidrs: "10.0.0.0/8,fd00::/8".parse().unwrap(),
+        sessions: Default::default(),
     };
     if !text.contains("# statuses") {
         for (key, desired) in status::statuses(&cluster, &settings) {

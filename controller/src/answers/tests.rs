@@ -12,6 +12,7 @@ fn settings() -> Settings {
     Settings {
         trust_domain: "cluster.local".into(),
         cluster_cidrs: "10.0.0.0/8".parse().unwrap(),
+        sessions: Default::default(),
     }
 }
 

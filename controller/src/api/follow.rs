@@ -46,6 +46,7 @@ pub struct Follow<T> {
     client: Client,
     path: String,
     field_selector: Option<String>,
+    label_selector: Option<String>,
     state: State,
     page: VecDeque<T>,
     /// End of the pause after a failure.
@@ -126,6 +127,7 @@ impl<T: DeserializeOwned> Follow<T> {
             client,
             path: path.into(),
             field_selector: None,
+            label_selector: None,
             state: State::Start,
             page: VecDeque::new(),
             wait: None,
@@ -137,6 +139,14 @@ impl<T: DeserializeOwned> Follow<T> {
     pub fn named(client: Client, path: impl Into<String>, name: &str) -> Self {
         Self {
             field_selector: Some(format!("metadata.name={name}")),
+            ..Self::new(client, path)
+        }
+    }
+
+    /// The objects with these labels, as `app=web,tier=front`.
+    pub fn labelled(client: Client, path: impl Into<String>, labels: &str) -> Self {
+        Self {
+            label_selector: Some(labels.to_owned()),
             ..Self::new(client, path)
         }
     }
@@ -209,6 +219,7 @@ impl<T: DeserializeOwned> Follow<T> {
     async fn list(&mut self, next: Option<String>) -> Result<(), Failure> {
         let params = ListParams {
             field_selector: self.field_selector.clone(),
+            label_selector: self.label_selector.clone(),
             limit: u32::try_from(limits::API_PAGE).ok(),
             continue_token: next,
             ..ListParams::default()
@@ -232,6 +243,7 @@ impl<T: DeserializeOwned> Follow<T> {
     async fn watch(&mut self, version: String) -> Result<Option<Event<T>>, Failure> {
         let params = WatchParams {
             field_selector: self.field_selector.clone(),
+            label_selector: self.label_selector.clone(),
             timeout: u32::try_from(limits::WATCH_TIME.as_secs()).ok(),
             bookmarks: true,
             ..WatchParams::default()

@@ -50,8 +50,14 @@ fn refusal(code: u16) -> (u16, Value) {
 }
 
 fn matches(path: &str, collection: &str, name: &str) -> bool {
-    path.rsplit_once('/')
-        .is_some_and(|(own, last)| own == collection && (name.is_empty() || last == name))
+    let everywhere = |own: &str| {
+        let (api, rest) = own.split_once("/namespaces/")?;
+        Some(format!("{api}/{}", rest.split_once('/')?.1))
+    };
+    path.rsplit_once('/').is_some_and(|(own, last)| {
+        let is_there = own == collection || everywhere(own).as_deref() == Some(collection);
+        is_there && (name.is_empty() || last == name)
+    })
 }
 
 impl State {
@@ -126,7 +132,65 @@ impl State {
                     Some(_) => (200, self.put(path, object, "MODIFIED")),
                 }
             }
+            // Enough of server-side apply and of merge patches for what weft sends.
+            Method::PATCH => {
+                let patch = object();
+                let (path, part) = match path.strip_suffix("/status") {
+                    Some(path) => (path, true),
+                    None => (path, false),
+                };
+                let old = self.objects.get(path).cloned();
+                if part && old.is_none() {
+                    return refusal(404);
+                }
+                let mut object = old.clone().unwrap_or_else(|| json!({}));
+                for (field, refused) in [("uid", 409), ("resourceVersion", 409)] {
+                    let wanted = &patch["metadata"][field];
+                    if !wanted.is_null() && *wanted != object["metadata"][field] {
+                        return refusal(refused);
+                    }
+                }
+                merge(&mut object, &patch);
+                if object["metadata"]["uid"].is_null() {
+                    object["metadata"]["uid"] = format!("uid-{}", self.version).into();
+                }
+                // What changes nothing makes no new version.
+                if old.as_ref() == Some(&object) {
+                    return (200, object);
+                }
+                let kind = if old.is_some() { "MODIFIED" } else { "ADDED" };
+                (200, self.put(path, object, kind))
+            }
+            Method::DELETE => {
+                let Some(object) = self.objects.get(path).cloned() else {
+                    return refusal(404);
+                };
+                let options: Value = serde_json::from_slice(body).unwrap_or_default();
+                let uid = &options["preconditions"]["uid"];
+                if !uid.is_null() && *uid != object["metadata"]["uid"] {
+                    return refusal(409);
+                }
+                (200, self.put(path, object, "DELETED"))
+            }
             _ => refusal(405),
+        }
+    }
+}
+
+/// A JSON merge patch (RFC 7386).
+fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    for (name, value) in fields {
+        if value.is_null() {
+            object.as_object_mut().unwrap().remove(name);
+        } else {
+            merge(&mut object[name], value);
         }
     }
 }

@@ -163,6 +163,21 @@ impl Cluster {
         }
     }
 
+    /// A snapshot with so much of this one as decides what these objects may refer to: classes, grants, and the Gateways of ListenerSets.
+    pub fn of_references(&self, objects: &[&Object]) -> Cluster {
+        let sets = objects.iter().filter_map(|object| match object {
+            Object::ListenerSet(_, set) => set.gateway(),
+            _ => None,
+        });
+        let gateways = sets.filter_map(|key| Some((key.clone(), self.gateways.get(&key)?.clone())));
+        Cluster {
+            classes: self.classes.clone(),
+            grants: self.grants.clone(),
+            gateways: gateways.collect(),
+            ..Cluster::default()
+        }
+    }
+
     /// The routes that refer to a parent, in the order of their kinds and names.
     pub fn routes_of<'a>(&'a self, parent: &Target) -> impl Iterator<Item = &'a Arc<Route>> + use<'a> {
         values(&self.routes_by_parent, parent).filter_map(|key| self.routes.get(key))

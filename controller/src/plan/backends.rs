@@ -15,6 +15,7 @@ use crate::{
     },
     gateway::backend_tls,
     objects::GATEWAY_GROUP,
+    session_keys::Masters,
     translate::{Problem, Reason, ServicePortName},
 };
 
@@ -190,6 +191,11 @@ impl<'a> Backends<'a> {
             identity: owner.map(|pod| identity(self.settings, pod, port)).unwrap_or_default(),
             terminating,
         })
+    }
+
+    /// What the keys of sessions are made of.
+    pub(super) fn sessions(&self) -> &Masters {
+        &self.settings.sessions
     }
 
     /// Every Service that was named, whether it is there or not.

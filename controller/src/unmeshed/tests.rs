@@ -55,6 +55,7 @@ async fn t41_each_pod_that_should_be_meshed_is_counted_and_told_once_by_the_lead
     let answers = Answers::new(Settings {
         trust_domain: "cluster.local".into(),
         cluster_cidrs: Default::default(),
+        sessions: Default::default(),
     });
     let (sink, mut batches) = tokio::sync::mpsc::channel(16);
     tokio::spawn(Box::new(Kubernetes::new(server.client(), Arc::new(Health::default()))).follow(sink));

@@ -74,7 +74,7 @@ impl Source for Kubernetes {
 }
 
 /// The resource's name in a path.
-fn plural(kind: Kind) -> String {
+pub(crate) fn plural(kind: Kind) -> String {
     let name = kind.name().to_ascii_lowercase();
     match name.strip_suffix('y') {
         // Policies, but gateways.

@@ -18,9 +18,9 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, Preconditions, PropagationPolicy},
-    core::{ApiResource, GroupVersionKind},
+    core::{ApiResource, GroupVersionKind, ObjectList},
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -30,7 +30,7 @@ use std::{
 };
 use weft_proto::{
     limits,
-    names::{SYSTEM_NAMESPACE, kubernetes, label},
+    names::{GATEWAY_COMPONENT, SYSTEM_NAMESPACE, gateway_api, kubernetes, label},
 };
 
 /// How often it is looked whether things are gone.
@@ -103,6 +103,9 @@ struct Found {
     roles: Vec<ClusterRole>,
     namespace: Option<Namespace>,
     events: Vec<Event>,
+    classes: Vec<DynamicObject>,
+    /// What runs for Gateways.
+    gateways: Vec<(ApiResource, DynamicObject)>,
     definitions: Vec<String>,
     /// How many objects go with the definitions.
     routes: usize,
@@ -123,7 +126,10 @@ impl Found {
             }
         }
         let labelled = ours();
+        let class = Api::<DynamicObject>::all_with(client.clone(), &gateway_class());
         Ok(Self {
+            classes: there(class.list(&labelled).await).map_err(said("GatewayClasses"))?,
+            gateways: of_gateways(client).await?,
             webhooks: list(client, &labelled).await?,
             bindings: list(client, &labelled).await?,
             roles: list(client, &labelled).await?,
@@ -147,6 +153,21 @@ impl Found {
         lines.extend(self.namespace.iter().map(|_| {
             format!("Namespace {SYSTEM_NAMESPACE} with all that is in it, the mesh's CA among it: a new installation makes a new one")
         }));
+        lines.extend(names("GatewayClass", &self.classes));
+        let doors = self
+            .gateways
+            .iter()
+            .filter(|(resource, _)| resource.kind == "Deployment");
+        let doors: Vec<String> = doors
+            .map(|(_, object)| format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()))
+            .collect();
+        if !self.gateways.is_empty() {
+            lines.push(format!(
+                "What runs for Gateways, {} objects; nobody answers at these front doors from then on: {}",
+                self.gateways.len(),
+                doors.join(", ")
+            ));
+        }
         if !self.events.is_empty() {
             lines.push(format!("{} Events of weft in other namespaces", self.events.len()));
         }
@@ -167,6 +188,11 @@ impl Found {
         delete_all(client, self.namespace.as_slice()).await?;
         delete_all(client, &self.bindings).await?;
         delete_all(client, &self.roles).await?;
+        let classes = Api::<DynamicObject>::all_with(client.clone(), &gateway_class());
+        for class in &self.classes {
+            delete(&classes, &class.name_any(), &DeleteParams::background()).await?;
+            println!("deleted GatewayClass {}", class.name_any());
+        }
         let definitions = Api::<CustomResourceDefinition>::all(client.clone());
         for name in &self.definitions {
             delete(&definitions, name, &DeleteParams::foreground()).await?;
@@ -198,6 +224,13 @@ impl Found {
             }
             tokio::time::sleep(LOOK).await;
         }
+        // Only now: the controller would have made them again.
+        for (resource, object) in of_gateways(client).await? {
+            let namespace = object.namespace().unwrap_or_default();
+            let api = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &resource);
+            delete(&api, &object.name_any(), &DeleteParams::background()).await?;
+            println!("deleted {} {namespace}/{}", resource.kind, object.name_any());
+        }
         while let left @ 1.. = self.definitions_left(client).await? {
             if Instant::now() > until {
                 bail!(
@@ -227,7 +260,7 @@ fn said(what: &'static str) -> impl Fn(kube::Error) -> anyhow::Error {
     move |error| anyhow::anyhow!("{what}: {}", cluster::reason(&error))
 }
 
-fn names<K: Resource<DynamicType = ()>>(kind: &str, objects: &[K]) -> Vec<String> {
+fn names<K: ResourceExt>(kind: &str, objects: &[K]) -> Vec<String> {
     objects
         .iter()
         .map(|object| format!("{kind} {}", object.name_any()))
@@ -283,6 +316,47 @@ async fn own_events(client: &Client) -> anyhow::Result<Vec<Event>> {
     let events: Vec<Event> = list(client, &ours()).await?;
     let elsewhere = |event: &Event| event.metadata.namespace.as_deref() != Some(SYSTEM_NAMESPACE);
     Ok(events.into_iter().filter(elsewhere).collect())
+}
+
+/// The kinds of what runs for Gateways: group, kind, plural.
+const OF_GATEWAYS: [(&str, &str, &str); 4] = [
+    ("apps", "Deployment", "deployments"),
+    ("", "Service", "services"),
+    ("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
+    ("", "ServiceAccount", "serviceaccounts"),
+];
+
+/// What runs for Gateways, in all namespaces.
+async fn of_gateways(client: &Client) -> anyhow::Result<Vec<(ApiResource, DynamicObject)>> {
+    let component = format!(
+        "{}={},{}={GATEWAY_COMPONENT}",
+        kubernetes::PART_OF,
+        kubernetes::PART_OF_WEFT,
+        kubernetes::NAME
+    );
+    let mut found = Vec::new();
+    for (group, kind, plural) in OF_GATEWAYS {
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+        let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
+        let listed = api.list(&ListParams::default().labels(&component)).await;
+        let objects = listed.map_err(said("what runs for Gateways"))?.items;
+        found.extend(objects.into_iter().map(|object| (resource.clone(), object)));
+    }
+    Ok(found)
+}
+
+fn gateway_class() -> ApiResource {
+    let kind = GroupVersionKind::gvk(gateway_api::GROUP, "v1", "GatewayClass");
+    ApiResource::from_gvk_with_plural(&kind, "gatewayclasses")
+}
+
+/// A list; empty where the kind is not defined.
+fn there(listed: Result<ObjectList<DynamicObject>, kube::Error>) -> Result<Vec<DynamicObject>, kube::Error> {
+    match listed {
+        Ok(listed) => Ok(listed.items),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Selects what is weft's.

@@ -126,7 +126,21 @@ mod tests {
             ]
         );
         assert!(words("weft-routes").contains(&"watch endpointslices.discovery.k8s.io".to_owned()));
-        assert!(!words("weft-routes").iter().any(|right| right.contains("secrets")));
+        let of_secrets: Vec<_> = words("weft-routes")
+            .into_iter()
+            .filter(|right| right.contains("secrets"))
+            .collect();
+        assert_eq!(
+            of_secrets,
+            [
+                "get secrets",
+                "get secrets/weft-session-keys in weft-system",
+                "list secrets/weft-session-keys in weft-system",
+                "watch secrets/weft-session-keys in weft-system",
+                "update secrets/weft-session-keys in weft-system",
+                "create secrets in weft-system",
+            ]
+        );
         let forbidden: Vec<_> = all
             .iter()
             .filter(|right| !right.needed)

@@ -180,8 +180,9 @@ impl Choices {
             let arguments = container.args.get_or_insert_default();
             set(arguments, "--trust-domain", &self.trust_domain);
             match name.as_str() {
-                INJECTOR => self.injector(arguments),
+                INJECTOR => self.proxies(arguments, &["--proxy-image", "--init-image"]),
                 ROUTES => {
+                    self.proxies(arguments, &["--proxy-image"]);
                     if let Some(cidrs) = &self.cluster_cidrs {
                         set(arguments, "--cluster-cidrs", &cidrs.to_string());
                     }
@@ -191,8 +192,9 @@ impl Choices {
         }
     }
 
-    fn injector(&self, arguments: &mut Vec<String>) {
-        for flag in ["--proxy-image", "--init-image"] {
+    /// What is said of the pods of proxies, to those that write them.
+    fn proxies(&self, arguments: &mut Vec<String>, images: &[&str]) {
+        for flag in images {
             if let Some(image) = value(arguments, flag).map(|image| self.image(image)) {
                 set(arguments, flag, &image);
             }

@@ -54,6 +54,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "disruption-budgets.yaml",
     "identity.yaml",
     "routes.yaml",
+    "gateway-class.yaml",
     "injector.yaml",
     "webhook.yaml",
 ];

@@ -94,7 +94,7 @@ fn images_have_the_version_of_this_program() {
                 .then_some(tag)
         })
         .collect();
-    assert_eq!(tags, [version; 5], "set the tags in manifests/weft to the version");
+    assert_eq!(tags, [version; 6], "set the tags in manifests/weft to the version");
 }
 
 #[test]
@@ -111,8 +111,12 @@ fn every_object_is_weft_s_and_says_so() {
             "{kind} {name}"
         );
         assert!(labels[names::kubernetes::NAME].is_string(), "{kind} {name}");
-        assert!(name.starts_with("weft-"), "{kind} {name}");
+        assert!(
+            name.starts_with("weft-") || kind == "GatewayClass" && name == "weft",
+            "{kind} {name}"
+        );
         let apart = [
+            "GatewayClass",
             "Namespace",
             "ClusterRole",
             "ClusterRoleBinding",
@@ -184,7 +188,16 @@ fn flags_reach_the_programs_that_they_are_about() {
         }
     };
     has("weft-identity", &["--leaf-life=60s"]);
-    has("weft-routes", &["--cluster-cidrs=10.0.0.0/8,fd00::/8"]);
+    has(
+        "weft-routes",
+        &[
+            "--cluster-cidrs=10.0.0.0/8,fd00::/8",
+            "--proxy-image=localhost:5000/weft/proxy:x1",
+            "--image-pull-policy=Never",
+            "--otlp-endpoint=http://c.o.svc:4317",
+            "--trace-sampling=0.5",
+        ],
+    );
     has(
         "weft-injector",
         &[
@@ -270,4 +283,69 @@ fn the_programs_read_the_arguments_that_they_are_given() {
         mistakes.iter().all(|mistake| mistake.starts_with("--trust-bundle")),
         "{mistakes:?}"
     );
+}
+
+#[test]
+fn a_gateway_s_proxy_is_confined_and_told_as_a_sidecar_is() {
+    use weft_controller::infrastructure::{Front, Parameters, Settings, objects};
+    let settings = Settings {
+        image: "p".into(),
+        image_pull_policy: "Never".into(),
+        trust_domain: "a.example".into(),
+        trust_bundle: "PEM".into(),
+        discovery: "d:1".into(),
+        identity: "i:1".into(),
+        otlp_endpoint: Some("http://c:4317".into()),
+        trace_sampling: Some(0.5),
+    };
+    let injected = weft_injector::Settings {
+        proxy_image: "p".into(),
+        init_image: "i".into(),
+        image_pull_policy: "Never".into(),
+        trust_domain: "a.example".into(),
+        trust_bundle: "PEM".into(),
+        discovery: "d:1".into(),
+        identity: "i:1".into(),
+        cluster_cidrs: Default::default(),
+        otlp_endpoint: Some("http://c:4317".into()),
+        trace_sampling: Some(0.5),
+    };
+    let front = Front {
+        gateway: weft_controller::cluster::ObjectKey::new("shop", "web"),
+        class: "weft".into(),
+        uid: "u".into(),
+        name: "web-weft".into(),
+        ports: [80].into(),
+        addresses: Vec::new(),
+        labels: Default::default(),
+        annotations: Default::default(),
+    };
+    let objects = objects(&front, &Parameters::default(), &settings);
+    let pod = &objects.iter().find(|object| object["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"];
+    let gateway = &pod["containers"][0];
+    let sidecar = weft_injector::containers::proxy(&injected, &Default::default(), &Default::default());
+    let sidecar = serde_json::to_value(sidecar).unwrap();
+
+    let mut variables = sidecar["env"].as_array().unwrap().clone();
+    variables.push(serde_json::json!({"name": "WEFT_GATEWAY", "value": "shop/web"}));
+    let sorted = |mut list: Vec<Value>| {
+        list.sort_by_key(|one| one["name"].as_str().unwrap_or_default().to_owned());
+        list
+    };
+    assert_eq!(sorted(gateway["env"].as_array().unwrap().clone()), sorted(variables));
+    assert_eq!(gateway["volumeMounts"], sidecar["volumeMounts"]);
+    let volumes = serde_json::to_value(weft_injector::volumes::volumes()).unwrap();
+    assert_eq!(pod["volumes"], volumes);
+    for field in ["allowPrivilegeEscalation", "readOnlyRootFilesystem", "capabilities"] {
+        assert_eq!(
+            gateway["securityContext"][field], sidecar["securityContext"][field],
+            "{field}"
+        );
+    }
+    for field in ["runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile"] {
+        assert_eq!(
+            pod["securityContext"][field], sidecar["securityContext"][field],
+            "{field}"
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! Which addresses a sandbox has. Pure arithmetic: the n-th pod has the same number in both families.
 //!
-//! A sandbox's node is not connected to the machine's own network, so two sandboxes could share ranges; they do not, so that
-//! a log line or a capture tells by itself which one it is from.
+//! Of all sandboxes no two share a range: the addresses of load balancers are reached from the machine, and for the others a log
+//! line or a capture tells by itself which one it is from.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::{
@@ -13,6 +13,9 @@ use std::{
 pub const INDEXES: u8 = 100;
 /// The gateway of every pod in IPv6: the node's end of the pod's wire.
 pub const GATEWAY_V6: &str = "fe80::1";
+
+/// How many load balancers one sandbox can have.
+pub const BALANCERS: u16 = 250;
 
 /// The ranges of the sandbox with this index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,24 @@ impl Ranges {
     /// Services.
     pub fn services(self) -> (Ipv4Net, Ipv6Net) {
         self.range(128)
+    }
+
+    /// Load balancers. Outside of the cluster's own ranges, as such addresses are; of the range for measuring (RFC 2544), which no network
+    /// outside of a laboratory has.
+    pub fn balancers(self) -> (Ipv4Net, Ipv6Net) {
+        let v4 = Ipv4Addr::new(198, 18, self.index, 0);
+        let (_, v6) = self.range(200);
+        (Ipv4Net::new_assert(v4, 24), v6)
+    }
+
+    /// The n-th load balancer, from 1 to [`BALANCERS`].
+    pub fn balancer(self, n: u16) -> Pair {
+        pair(self.balancers(), n)
+    }
+
+    /// The ends of the wire between the machine and the node: the machine's, and the node's.
+    pub fn wire(self) -> (Pair, Pair) {
+        (self.balancer(254), self.balancer(255))
     }
 
     /// The node's own addresses.
@@ -162,6 +183,13 @@ mod tests {
             assert_eq!(one.service_number(address), Some(4711));
         }
         assert_eq!(one.service_number("10.96.0.1".parse().unwrap()), None);
+        let balancer = one.balancer(BALANCERS);
+        assert_eq!(balancer.v4.to_string(), "198.18.0.250");
+        let (pods, services) = (one.pods(), one.services());
+        assert!(
+            !pods.1.contains(&balancer.v6) && !services.1.contains(&balancer.v6),
+            "outside of the cluster"
+        );
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Leaving nothing behind: whatever a sandbox has made, found without the help of its supervisor, which may have been killed.
 
-use crate::{netns::Netns, paths::Paths};
+use crate::{
+    address::Ranges,
+    netns::{self, Netns},
+    network::outside_link,
+    paths::Paths,
+    supervisor::Settings,
+};
 use anyhow::Context as _;
 use nix::{
     sys::signal::{Signal, kill},
@@ -67,6 +73,11 @@ pub fn remove(paths: &Paths, except: Option<u32>) -> anyhow::Result<()> {
         Netns::open(&name)
             .and_then(Netns::delete)
             .with_context(|| format!("removing the network namespace {name}"))?;
+    }
+    // The wire to the machine goes with the node's namespace, which the kernel takes away when it likes; two of one name must not meet.
+    if let Ok(settings) = Settings::read(paths) {
+        let link = outside_link(Ranges { index: settings.index });
+        let _ = netns::batch(&[], &[format!("link delete {link}")]);
     }
     for directory in [paths.programs(), paths.directory()] {
         if directory.exists() {

@@ -51,10 +51,11 @@ fn patterns(kind: Kind) -> Vec<Vec<&'static str>> {
         Kind::Service => all.extend(words(
             "spec.selector.* spec.ports[].name spec.ports[].port spec.ports[].targetPort spec.ports[].protocol spec.ports[].appProtocol
              spec.clusterIP spec.clusterIPs[] spec.ipFamilies[] spec.ipFamilyPolicy spec.type spec.externalName
-             spec.publishNotReadyAddresses spec.sessionAffinity spec.sessionAffinityConfig.**",
+             spec.loadBalancerIP spec.externalIPs[] spec.publishNotReadyAddresses spec.sessionAffinity spec.sessionAffinityConfig.**",
             &[],
         )),
-        Kind::EndpointSlice | Kind::ReferenceGrant | Kind::HttpRoute | Kind::GrpcRoute => all.extend(words("**", &[])),
+        Kind::EndpointSlice => all.extend(words("**", &[])),
+        kind if kind.is_gateway_api() => all.extend(words("**", &[])),
         Kind::Deployment => all.extend(words("spec.replicas spec.selector.** spec.strategy.** spec.template.metadata.**", &[])),
         Kind::StatefulSet => all.extend(words(
             "spec.replicas spec.selector.** spec.serviceName spec.podManagementPolicy spec.template.metadata.**
@@ -62,7 +63,7 @@ fn patterns(kind: Kind) -> Vec<Vec<&'static str>> {
             &[],
         )),
         Kind::Job => all.extend(words("spec.completions spec.parallelism spec.backoffLimit spec.template.metadata.**", &[])),
-        Kind::Pod => {}
+        _ => {}
     }
     let spec: &[&str] = match kind {
         Kind::Pod => &["spec"],

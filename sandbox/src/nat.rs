@@ -6,6 +6,7 @@ use crate::{
     address::Ranges,
     endpoints::SERVICE_NAME,
     netns,
+    network::OUTSIDE,
     object::{Object, label, name, namespace},
 };
 use serde_json::Value;
@@ -54,27 +55,50 @@ pub fn apply(ranges: Ranges, services: &[&Object], slices: &[&Object]) -> Result
 pub fn render(family: Family, ranges: Ranges, services: &[&Object], slices: &[&Object]) -> String {
     let mut text = Text::default();
     for service in services {
-        let address = addresses(service).into_iter().find(|a| family.has(a));
-        let Some(address) = address else { continue };
-        for port in list(&service["spec"]["ports"]) {
-            text.port(service, address, port, &ready(service, port, slices, family));
+        for address in addresses(service).into_iter().filter(|a| family.has(a)) {
+            for port in list(&service["spec"]["ports"]) {
+                text.port(service, address, port, &ready(service, port, slices, family));
+            }
         }
     }
-    let (dns, range) = match family {
-        Family::V4 => (ranges.dns().v4.to_string(), ranges.services().0.to_string()),
-        Family::V6 => (ranges.dns().v6.to_string(), ranges.services().1.to_string()),
+    let (services, balancers) = (ranges.services(), ranges.balancers());
+    let (dns, range, balancers) = match family {
+        Family::V4 => (
+            ranges.dns().v4.to_string(),
+            services.0.to_string(),
+            balancers.0.to_string(),
+        ),
+        Family::V6 => (
+            ranges.dns().v6.to_string(),
+            services.1.to_string(),
+            balancers.1.to_string(),
+        ),
     };
     // What has become an endpoint's address by now is past this; what has not is nobody's.
     text.line_filter(&format!("-A REFUSED -d {dns} -j RETURN"));
     text.line_filter(&format!("-A REFUSED -d {range} -j REJECT"));
+    // The machine reaches the sandbox by this wire, and not the sandbox the machine.
+    text.line_filter(&format!("-A REFUSED -o {OUTSIDE} -m conntrack --ctstate NEW -j REJECT"));
+    text.line_filter(&format!("-A REFUSED -o {OUTSIDE} -j RETURN"));
+    text.line_filter(&format!("-A REFUSED -d {balancers} -j REJECT"));
     text.finish()
 }
 
+/// Its cluster addresses, then those that load balancers and users gave it.
 fn addresses(service: &Object) -> Vec<IpAddr> {
-    list(&service["spec"]["clusterIPs"])
+    let cluster = list(&service["spec"]["clusterIPs"]).iter();
+    let ingress = list(&service["status"]["loadBalancer"]["ingress"])
         .iter()
-        .filter_map(|ip| ip.as_str()?.parse().ok())
-        .collect()
+        .map(|one| &one["ip"]);
+    let external = list(&service["spec"]["externalIPs"]).iter();
+    let texts = cluster.chain(ingress).chain(external);
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in texts.filter_map(|ip| ip.as_str()?.parse().ok()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -134,8 +158,13 @@ impl Text {
             return;
         }
         let id = id(&format!("{comment}/{protocol}"));
-        self.chain(&format!("SVC-{id}"));
+        let chain = format!(":SVC-{id} - [0:0]\n");
         self.line_nat(&format!("-A SERVICES {to} -j SVC-{id}"));
+        // All addresses of a Service share what is behind it.
+        if self.chains.contains(&chain) {
+            return;
+        }
+        self.chain(&format!("SVC-{id}"));
         let affinity = (service["spec"]["sessionAffinity"] == "ClientIP").then(|| {
             let seconds = &service["spec"]["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
             seconds.as_u64().unwrap_or(10_800)
@@ -259,6 +288,9 @@ COMMIT
 -A REFUSED -d fd77::14 -p tcp -m tcp --dport 81 -m comment --comment "shop/web:81" -j REJECT
 -A REFUSED -d fd77:6566:7400:80::a -j RETURN
 -A REFUSED -d fd77:6566:7400:80::/112 -j REJECT
+-A REFUSED -o outside -m conntrack --ctstate NEW -j REJECT
+-A REFUSED -o outside -j RETURN
+-A REFUSED -d fd77:6566:7400:c8::/112 -j REJECT
 COMMIT
 "#;
 
@@ -267,6 +299,20 @@ COMMIT
         let (service, four, six) = objects();
         let text = render(Family::V6, RANGES, &[&service], &[&four, &six]);
         assert_eq!(text, GOLDEN.replace("ID", &id("shop/web:80/tcp")));
+    }
+
+    #[test]
+    fn addresses_of_load_balancers_lead_where_the_cluster_s_own_do() {
+        let (mut service, four, six) = objects();
+        service["status"]["loadBalancer"]["ingress"] = json!([{"ip": "198.18.0.1"}]);
+        service["spec"]["externalIPs"] = json!(["198.18.0.1", "192.0.2.7"]);
+        let text = render(Family::V4, RANGES, &[&service], &[&four, &six]);
+        for address in ["10.100.128.20", "198.18.0.1", "192.0.2.7"] {
+            let line = format!("-A SERVICES -d {address} -p tcp -m tcp --dport 80 ");
+            assert_eq!(text.matches(&line).count(), 1, "{text}");
+        }
+        let chain = format!("-A SVC-{} ", id("shop/web:80/tcp"));
+        assert_eq!(text.matches(&chain).count(), 2, "two endpoints: {text}");
     }
 
     #[test]

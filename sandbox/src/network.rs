@@ -1,15 +1,17 @@
 //! The wires of a sandbox: a node that routes, and each pod on a wire of its own to it.
 //!
-//! The node is not connected to the machine's network. A pod has one address in each family and a default route; every packet
-//! between pods passes the node, as in a cluster.
+//! A pod has one address in each family and a default route; every packet between pods passes the node, as in a cluster. One wire leads
+//! from the machine to the node, for the addresses of load balancers; nothing in the sandbox reaches the machine by it unasked.
 
 use crate::{
     address::{GATEWAY_V6, Pair, Ranges},
-    netns::{Error, Netns, veth},
+    netns::{Error, Netns, batch, veth},
 };
 
 /// The pod's end of its wire.
 const POD_LINK: &str = "eth0";
+/// The node's end of the wire to the machine.
+pub(crate) const OUTSIDE: &str = "outside";
 
 /// Makes the node's namespace, with its own addresses and the DNS server's.
 pub fn node(name: &str, ranges: Ranges) -> Result<Netns, Error> {
@@ -33,8 +35,59 @@ pub fn node(name: &str, ranges: Ranges) -> Result<Netns, Error> {
     let (v4, v6) = ranges.services();
     lines.push(format!("route add {v4} dev lo src {}", ranges.node().v4));
     lines.push(format!("route add {v6} dev lo src {}", ranges.node().v6));
+    let (v4, v6) = ranges.balancers();
+    lines.push(format!("route add {v4} dev lo src {}", ranges.node().v4));
+    lines.push(format!("route add {v6} dev lo src {}", ranges.node().v6));
     node.batch(&lines)?;
     Ok(node)
+}
+
+/// Name of the machine's end of the wire to a sandbox's node.
+pub fn outside_link(ranges: Ranges) -> String {
+    format!("weft{}", ranges.index)
+}
+
+/// Makes the wire between the machine, in whose network namespace the calling thread is, and the node.
+pub fn outside(node: &Netns, ranges: Ranges) -> Result<(), Error> {
+    let link = outside_link(ranges);
+    // Of a sandbox that was killed.
+    let _ = batch(&[], &[format!("link delete {link}")]);
+    let (machine, end) = ranges.wire();
+    let (v4, v6) = ranges.balancers();
+    batch(
+        &[],
+        &[
+            format!("link add {link} type veth peer name {OUTSIDE} netns {}", node.name()),
+            format!("link set {link} up"),
+            format!("addr add {}/32 dev {link}", machine.v4),
+            format!("route add {}/32 dev {link} scope link src {}", end.v4, machine.v4),
+            format!("route add {v4} via {} dev {link} src {}", end.v4, machine.v4),
+        ],
+    )?;
+    node.batch(&[
+        format!("link set {OUTSIDE} up"),
+        format!("addr add {}/32 dev {OUTSIDE}", end.v4),
+        format!("route add {}/32 dev {OUTSIDE} scope link src {}", machine.v4, end.v4),
+    ])?;
+    // A machine without IPv6 has the IPv4 addresses only.
+    let both = batch(
+        &[],
+        &[
+            format!("addr add {}/128 dev {link} nodad", machine.v6),
+            format!("route add {}/128 dev {link} src {}", end.v6, machine.v6),
+            format!("route add {v6} via {} dev {link} src {}", end.v6, machine.v6),
+        ],
+    )
+    .and_then(|()| {
+        node.batch(&[
+            format!("addr add {}/128 dev {OUTSIDE} nodad", end.v6),
+            format!("route add {}/128 dev {OUTSIDE} src {}", machine.v6, end.v6),
+        ])
+    });
+    if let Err(error) = both {
+        tracing::info!(%error, "load balancers have no IPv6 address that the machine reaches");
+    }
+    Ok(())
 }
 
 /// Name of the node's end of a pod's wire.

@@ -40,9 +40,16 @@ kinds! {
     Secret "Secret" "secrets" "secret" "v1" true;
     Service "Service" "services" "svc" "v1" true;
     EndpointSlice "EndpointSlice" "endpointslices" "eps" "discovery.k8s.io/v1" true;
-    ReferenceGrant "ReferenceGrant" "referencegrants" "refgrant" "gateway.networking.k8s.io/v1beta1" true;
+    ReferenceGrant "ReferenceGrant" "referencegrants" "refgrant" "gateway.networking.k8s.io/v1" true;
+    BackendTlsPolicy "BackendTLSPolicy" "backendtlspolicies" "btlspolicy" "gateway.networking.k8s.io/v1" true;
+    GatewayClass "GatewayClass" "gatewayclasses" "gc" "gateway.networking.k8s.io/v1" false;
+    Gateway "Gateway" "gateways" "gtw" "gateway.networking.k8s.io/v1" true;
+    ListenerSet "ListenerSet" "listenersets" "lset" "gateway.networking.k8s.io/v1" true;
     HttpRoute "HTTPRoute" "httproutes" "httproute" "gateway.networking.k8s.io/v1" true;
     GrpcRoute "GRPCRoute" "grpcroutes" "grpcroute" "gateway.networking.k8s.io/v1" true;
+    TlsRoute "TLSRoute" "tlsroutes" "tlsroute" "gateway.networking.k8s.io/v1" true;
+    TcpRoute "TCPRoute" "tcproutes" "tcproute" "gateway.networking.k8s.io/v1" true;
+    UdpRoute "UDPRoute" "udproutes" "udproute" "gateway.networking.k8s.io/v1" true;
     Deployment "Deployment" "deployments" "deploy" "apps/v1" true;
     StatefulSet "StatefulSet" "statefulsets" "sts" "apps/v1" true;
     Job "Job" "jobs" "job" "batch/v1" true;
@@ -68,6 +75,19 @@ impl Kind {
             .iter()
             .copied()
             .find(|k| k.name() == kind && group(k.api_version()) == group(api))
+    }
+}
+
+impl Kind {
+    /// Whether it is a route of the Gateway API.
+    pub fn is_route(self) -> bool {
+        use Kind::{GrpcRoute, HttpRoute, TcpRoute, TlsRoute, UdpRoute};
+        matches!(self, HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute)
+    }
+
+    /// Whether it is one of the Gateway API, whose objects the controller judges.
+    pub fn is_gateway_api(self) -> bool {
+        self.api_version().starts_with(weft_proto::names::gateway_api::GROUP)
     }
 }
 

@@ -70,6 +70,10 @@ impl Paths {
     pub fn system(&self) -> PathBuf {
         self.directory().join("system")
     }
+    /// What the controller would write to an API server: below it `objects` and `status`.
+    pub fn written(&self) -> PathBuf {
+        self.directory().join("written")
+    }
     /// Directories, volumes and logs of pods.
     pub fn pods(&self) -> PathBuf {
         self.directory().join("pods")
@@ -124,6 +128,7 @@ impl Paths {
             (self.programs(), 0o755),
             (self.objects(), 0o700),
             (self.system(), 0o700),
+            (self.written(), 0o700),
             (self.pods(), 0o700),
             (self.claims(), 0o700),
         ] {

@@ -57,6 +57,12 @@ impl Store {
         object["apiVersion"] = key.kind.api_version().into();
         object["metadata"]["uid"] = kept("uid").unwrap_or_else(|| object::new_uid().into());
         object["metadata"]["creationTimestamp"] = kept("creationTimestamp").unwrap_or_else(|| now().into());
+        if key.kind.is_gateway_api() {
+            // Statuses say of which version of the specification they are.
+            let before = old.and_then(|old| old["metadata"]["generation"].as_i64()).unwrap_or(0);
+            let same = old.is_some_and(|old| old["spec"] == object["spec"]);
+            object["metadata"]["generation"] = (before + i64::from(!same)).into();
+        }
         if let Some(old) = old {
             if object["status"].is_null() && !old["status"].is_null() {
                 object["status"] = old["status"].clone();
@@ -144,6 +150,23 @@ mod tests {
         assert_eq!(object::uid(store.get(&key).unwrap()), uid);
         store.remove(&key).unwrap();
         assert!(!file.exists() && store.list(Kind::ConfigMap).next().is_none());
+    }
+
+    #[test]
+    fn a_generation_counts_the_changes_of_a_specification() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::new(directory.path());
+        let mut route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {}});
+        let key = Key::of(&route).unwrap();
+        let generation = |store: &Store| store.get(&key).unwrap()["metadata"]["generation"].as_i64();
+        store.put(route.clone()).unwrap();
+        store
+            .change(&key, |route| route["status"] = json!({"parents": []}))
+            .unwrap();
+        assert_eq!(generation(&store), Some(1));
+        route["spec"]["rules"] = json!([]);
+        store.put(route).unwrap();
+        assert_eq!(generation(&store), Some(2));
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! level-triggered: a change rings the bell, and [`reconcile`] compares all objects with what there is.
 
 pub mod apply;
+mod balancers;
 pub mod control;
 mod reconcile;
 mod system;
+mod written;
 
 use crate::{
     address::{Numbers, Ranges},
@@ -23,7 +25,7 @@ use crate::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -86,6 +88,8 @@ struct Running {
     finished: Vec<(Key, String)>,
     /// Pods that the injector is being asked about, by uid.
     admitting: HashSet<String>,
+    /// Objects that stand here because the controller wrote them.
+    written: BTreeSet<Key>,
     /// Objects that wait until the one of the same name is gone.
     replacing: BTreeMap<Key, Object>,
     pod_numbers: Numbers,
@@ -124,6 +128,10 @@ pub fn main(root: &Path, name: &str) -> anyhow::Result<()> {
     let mut settings = Settings::read(&paths)?;
     let ranges = Ranges { index: settings.index };
     let node = network::node(&paths.node_netns(), ranges)?.keep();
+    // From the machine's own namespace, which this process leaves now.
+    if let Err(error) = network::outside(&node, ranges) {
+        tracing::warn!(%error, "the addresses of load balancers are reached from pods only, not from the machine");
+    }
     node.enter()?;
     settings.pid = Some(nix::unistd::getpid().as_raw());
     settings.write(&paths)?;
@@ -165,6 +173,7 @@ impl Supervisor {
         let listener = control::bind(&self.cluster.paths.socket())?;
         tokio::spawn(control::serve(listener, self.clone()));
         if self.settings.mesh {
+            tokio::spawn(self.clone().follow_written());
             tokio::spawn(self.clone().start_mesh());
         } else {
             let _ = self.system.send_replace(Ok(()));

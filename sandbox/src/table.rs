@@ -19,7 +19,7 @@ pub fn table(kind: Kind, objects: &[Object], namespaces: &[Object]) -> String {
             objects.iter().map(|o| pod(o, namespaces)).collect(),
         ),
         Kind::Service => (
-            &["NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "PORTS"],
+            &["NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORTS"],
             objects.iter().map(service).collect(),
         ),
         Kind::Deployment | Kind::StatefulSet => {
@@ -32,6 +32,32 @@ pub fn table(kind: Kind, objects: &[Object], namespaces: &[Object]) -> String {
         Kind::EndpointSlice => (
             &["NAMESPACE", "NAME", "PORTS", "READY ENDPOINTS"],
             objects.iter().map(slice).collect(),
+        ),
+        Kind::GatewayClass => (
+            &["NAME", "CONTROLLER", "ACCEPTED"],
+            objects.iter().map(gateway_class).collect(),
+        ),
+        Kind::Gateway => (
+            &["NAMESPACE", "NAME", "CLASS", "ADDRESS", "ACCEPTED", "PROGRAMMED"],
+            objects.iter().map(gateway).collect(),
+        ),
+        Kind::ListenerSet => (
+            &["NAMESPACE", "NAME", "ACCEPTED", "PROGRAMMED"],
+            objects.iter().map(listener_set).collect(),
+        ),
+        kind if kind.is_route() => (
+            &["NAMESPACE", "NAME", "PARENT", "ACCEPTED", "RESOLVEDREFS"],
+            objects
+                .iter()
+                .flat_map(|o| entries(o, "parents", "parentRef"))
+                .collect(),
+        ),
+        Kind::BackendTlsPolicy => (
+            &["NAMESPACE", "NAME", "ANCESTOR", "ACCEPTED", "RESOLVEDREFS"],
+            objects
+                .iter()
+                .flat_map(|o| entries(o, "ancestors", "ancestorRef"))
+                .collect(),
         ),
         Kind::Namespace => (
             &["NAME", "INJECT"],
@@ -111,6 +137,7 @@ pub fn meshed(pod: &Object, namespaces: &[Object]) -> Result<(), String> {
                 .unwrap_or("waits for the injector")
                 .to_string(),
             _ if namespace(pod) == names::SYSTEM_NAMESPACE => "weft's own".into(),
+            _ if label(pod, names::kubernetes::NAME) == Some(names::GATEWAY_COMPONENT) => "a Gateway's own".into(),
             _ if pod["spec"]["hostNetwork"] == true => "hostNetwork".into(),
             (_, _, Some("disabled")) => format!("annotation {}=disabled", names_label::INJECT),
             (_, Some("enabled"), _) => "made before its namespace was labelled".into(),
@@ -137,8 +164,80 @@ fn service(service: &Object) -> Vec<String> {
     } else {
         addresses.join(",")
     });
+    let ingress = list(&service["status"]["loadBalancer"]["ingress"])
+        .iter()
+        .map(|one| &one["ip"]);
+    let given = ingress.chain(list(&spec["externalIPs"])).filter_map(Value::as_str);
+    row.push(or_dash(given.collect::<Vec<_>>().join(",")));
     row.push(ports.join(","));
     row
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".into() } else { text }
+}
+
+/// The status of a condition, and its reason where it is not what is hoped for.
+fn condition(conditions: &Value, kind: &str) -> String {
+    let found = list(conditions).iter().find(|c| c["type"] == kind);
+    let text = |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_string();
+    match found {
+        None => "-".into(),
+        Some(c) if c["status"] == "True" => "True".into(),
+        Some(c) => format!("{}: {}", text(c, "status"), text(c, "reason")),
+    }
+}
+
+fn gateway_class(class: &Object) -> Vec<String> {
+    vec![
+        name(class).into(),
+        class["spec"]["controllerName"].as_str().unwrap_or_default().into(),
+        condition(&class["status"]["conditions"], "Accepted"),
+    ]
+}
+
+fn gateway(gateway: &Object) -> Vec<String> {
+    let addresses = list(&gateway["status"]["addresses"]).iter();
+    let addresses: Vec<&str> = addresses.filter_map(|a| a["value"].as_str()).collect();
+    let mut row = named(gateway);
+    row.push(gateway["spec"]["gatewayClassName"].as_str().unwrap_or_default().into());
+    row.push(or_dash(addresses.join(",")));
+    row.extend(["Accepted", "Programmed"].map(|kind| condition(&gateway["status"]["conditions"], kind)));
+    row
+}
+
+fn listener_set(set: &Object) -> Vec<String> {
+    let mut row = named(set);
+    row.extend(["Accepted", "Programmed"].map(|kind| condition(&set["status"]["conditions"], kind)));
+    row
+}
+
+/// A row for each parent that has something to say, and one where none has.
+fn entries(object: &Object, field: &str, reference: &str) -> Vec<Vec<String>> {
+    let said = list(&object["status"][field]);
+    let row = |parent: String, conditions: &Value| {
+        let mut row = named(object);
+        row.push(parent);
+        row.extend(["Accepted", "ResolvedRefs"].map(|kind| condition(conditions, kind)));
+        row
+    };
+    let parent = |reference: &Value| {
+        let text = |field: &str| reference[field].as_str();
+        let mut shown = format!(
+            "{} {}",
+            text("kind").unwrap_or("Gateway"),
+            text("name").unwrap_or_default()
+        );
+        shown.extend(text("sectionName").map(|section| format!("/{section}")));
+        shown.extend(reference["port"].as_u64().map(|port| format!(":{port}")));
+        shown
+    };
+    if said.is_empty() {
+        return vec![row("-".into(), &Value::Null)];
+    }
+    said.iter()
+        .map(|entry| row(parent(&entry[reference]), &entry["conditions"]))
+        .collect()
 }
 
 fn workload(object: &Object) -> Vec<String> {
@@ -189,6 +288,38 @@ fn slice(slice: &Object) -> Vec<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn gateways_and_routes_are_shown_with_their_conditions() {
+        let condition =
+            |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason});
+        let gateway = json!({
+            "metadata": {"name": "web", "namespace": "shop"}, "spec": {"gatewayClassName": "weft"},
+            "status": {
+                "addresses": [{"value": "198.18.0.1"}],
+                "conditions": [condition("Accepted", "True", "Accepted"), condition("Programmed", "False", "Pending")],
+            },
+        });
+        let expected = "\
+NAMESPACE   NAME   CLASS   ADDRESS      ACCEPTED   PROGRAMMED
+shop        web    weft    198.18.0.1   True       False: Pending
+";
+        assert_eq!(table(Kind::Gateway, &[gateway], &[]), expected);
+        let routes = [
+            json!({"metadata": {"name": "a", "namespace": "shop"}, "status": {"parents": [
+                {"parentRef": {"name": "web", "sectionName": "http"}, "conditions": [condition("Accepted", "True", "Accepted")]},
+                {"parentRef": {"kind": "Service", "name": "api", "port": 80}, "conditions": [condition("ResolvedRefs", "False", "BackendNotFound")]},
+            ]}}),
+            json!({"metadata": {"name": "b", "namespace": "shop"}}),
+        ];
+        let expected = "\
+NAMESPACE   NAME   PARENT             ACCEPTED   RESOLVEDREFS
+shop        a      Gateway web/http   True       -
+shop        a      Service api:80     -          False: BackendNotFound
+shop        b      -                  -          -
+";
+        assert_eq!(table(Kind::HttpRoute, &routes, &[]), expected);
+    }
 
     #[test]
     fn pods_are_shown_as_kubectl_shows_them_and_with_why_they_are_not_meshed() {

@@ -20,6 +20,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
 };
+use weft_proto::names::gateway_api;
 
 /// Longest request: all files of one `apply`.
 const LONGEST: u64 = 4 * weft_proto::limits::OBJECT_FILE as u64;
@@ -160,6 +161,24 @@ async fn connection(stream: UnixStream, supervisor: &Arc<Supervisor>) -> std::io
 fn kind(text: &str) -> anyhow::Result<Kind> {
     let all = || Kind::ALL.iter().map(|k| k.plural()).collect::<Vec<_>>().join(", ");
     Kind::from_argument(text).with_context(|| format!("'{text}' is not a kind of the sandbox; choose one of {}", all()))
+}
+
+/// Why a Gateway of weft's is not what it will be yet. One that is refused will not be more than that.
+fn waits(gateway: &Object) -> Option<String> {
+    if gateway["spec"]["gatewayClassName"] != gateway_api::CLASS {
+        return None;
+    }
+    let conditions = gateway["status"]["conditions"].as_array();
+    let find = |kind: &str| conditions.and_then(|all| all.iter().find(|c| c["type"] == kind));
+    match (find("Accepted"), find("Programmed")) {
+        (None, _) => Some("not looked at yet".into()),
+        (Some(accepted), Some(programmed)) if accepted["status"] == "True" && programmed["status"] != "True" => {
+            let reason = programmed["reason"].as_str().unwrap_or_default();
+            // Nothing here will give it another address than the one it asks for.
+            (reason != "AddressNotUsable").then(|| reason.to_string())
+        }
+        _ => None,
+    }
 }
 
 impl Supervisor {
@@ -324,6 +343,13 @@ impl Supervisor {
                         .waiting
                         .push((what, format!("{ready}/{wanted} pods"), String::new()));
                 }
+            }
+        }
+        for (key, gateway) in store.list(Kind::Gateway).filter(|_| self.settings.mesh) {
+            if let Some(why) = waits(gateway) {
+                progress
+                    .waiting
+                    .push((format!("gateway {}/{}", key.namespace, key.name), why, String::new()));
             }
         }
         for (key, job) in store.list(Kind::Job).filter(|(_, j)| j["status"].is_null()) {

@@ -35,6 +35,7 @@ impl Supervisor {
         self.default_accounts()?;
         self.run_workloads()?;
         self.look_after_pods()?;
+        self.balancers()?;
         self.slices()?;
         self.publish_services()
     }

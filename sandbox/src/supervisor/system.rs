@@ -9,7 +9,7 @@ use crate::{
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
-use weft_proto::names::{self, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE, port};
+use weft_proto::names::{self, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE, gateway_api, port};
 
 /// Deployment, Service and image of the controller.
 pub const CONTROLLER: &str = "weft-controller";
@@ -34,6 +34,10 @@ impl Supervisor {
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}),
             )?;
         }
+        store.put(json!({
+            "apiVersion": format!("{}/v1", gateway_api::GROUP), "kind": "GatewayClass", "metadata": {"name": gateway_api::CLASS},
+            "spec": {"controllerName": gateway_api::CONTROLLER},
+        }))?;
         for account in [
             names::ROUTES_SERVICE_ACCOUNT,
             names::IDENTITY_SERVICE_ACCOUNT,
@@ -103,15 +107,24 @@ impl Supervisor {
 
     fn controller(&self) -> anyhow::Result<[Object; 2]> {
         let paths = &self.cluster.paths;
-        let (system, objects) = (
-            paths.system().display().to_string(),
-            paths.objects().display().to_string(),
-        );
+        let text = |path: std::path::PathBuf| path.display().to_string();
+        let (system, objects, written) = (text(paths.system()), text(paths.objects()), text(paths.written()));
+        let service_name = |port: u16| format!("{CONTROLLER}.{SYSTEM_NAMESPACE}.svc:{port}");
         let args = json!([
             "--role",
             "all",
             "--from-dir",
             objects,
+            "--write-dir",
+            written,
+            "--session-keys",
+            format!("{system}/session-keys"),
+            "--proxy-image",
+            PROXY,
+            "--discovery-address",
+            service_name(port::DISCOVERY),
+            "--identity-address",
+            service_name(port::IDENTITY),
             "--trust-domain",
             DEFAULT_TRUST_DOMAIN,
             "--ca-dir",
@@ -135,7 +148,7 @@ impl Supervisor {
             names::ROUTES_SERVICE_ACCOUNT,
             args,
             15021,
-            &[system, objects],
+            &[system, objects, written],
         );
         Ok([service(CONTROLLER, ports), deployment])
     }

@@ -158,9 +158,10 @@ def front_door():
     plain = f'{NS},{IN},security="plaintext"'
     left = f'{NS},{OUT},hop=~"plain|h2c"'
     refused = 'reason=~"plaintext_refused|not_allowed|foreign_authority"'
+    door = f'{NS},direction="gateway"'
     return dashboard("weft-front-door", "weft / Front door",
-        "What comes into the mesh from outside of it, and what leaves it. Today that is gateways of other makers and clients without weft: they come in plaintext and have no identity. "
-        "weft's own gateway will tell the same metrics with the direction `gateway`, and appear here.", [NAMESPACES], [
+        "What comes into the mesh from outside of it, and what leaves it: weft's own gateways, and past them gateways of other makers and clients without weft, which come in plaintext "
+        "and have no identity.", [NAMESPACES], [
         ("", [(4, [
             (4, stat("Requests from outside", "Requests without an identity of the mesh at meshed servers: gateways of other makers and clients without weft. Probes of the kubelet are not counted.", rate("weft_requests_total", came), "reqps")),
             (4, stat("Their success rate", "Share of them that were not answered with 5xx.", success(came), "percentunit", SUCCESS, 2)),
@@ -170,7 +171,19 @@ def front_door():
                      f'(sum(rate(weft_requests_total{{{NS},{IN},{refused}}}[{RATE}])) or vector(0)) + (sum(rate(weft_connection_faults_total{{{NS},{IN},{refused}}}[{RATE}])) or vector(0))', "reqps")),
             (4, stat("Requests that leave", "Requests of meshed clients to endpoints without weft, in the cluster or outside of it.", rate("weft_requests_total", left), "reqps")),
         ])]),
-        ("What comes in", [(8, [
+        ("weft's own gateways", [(8, [
+            (8, graph("Requests by listener", "What the clients of weft's gateways asked for.", [(rate("weft_requests_total", door, "namespace,workload,listener"), "{{namespace}}/{{workload}}: {{listener}}")], "reqps", stacked=True)),
+            (8, graph("Requests at gateways by status", "By the class of the status.", [(rate("weft_requests_total", door, "status"), "{{status}}")], "reqps", stacked=True)),
+            (8, graph("Latency at gateways", "From the request's head to the end of the response.", quantiles(door), "s")),
+        ]), (8, [
+            (8, graph("Success rate by backend", "Share of a backend's requests that were not answered with 5xx, as gateways saw it.", [(success(door, "backend"), "{{backend}}")], "percentunit", maximum=1, minimum=None)),
+            (8, graph("Connections open at gateways", "By what protects them: tls where a listener ends it.", [(f"sum by (namespace,workload,security) (weft_connections_open{{{door}}})", "{{namespace}}/{{workload}}: {{security}}")], "short", stacked=True)),
+            (8, graph("Failures at gateways by reason", "Requests that ended with a reason of weft's own: docs/metrics.md explains each.", [(rate("weft_requests_total", f"{door},{FAILED}", "namespace,workload,reason"), "{{namespace}}/{{workload}}: {{reason}}")], "reqps", stacked=True)),
+        ]), (8, [
+            (12, graph("Listeners", "Those that serve, and those that cannot because of their TLS configuration.", [(f"sum by (namespace,workload,state) (weft_gateway_listeners{{{NS}}})", "{{namespace}}/{{workload}}: {{state}}")], "short", stacked=True)),
+            (12, graph("Tunnels at gateways by protocol", "WebSockets, other upgrades and connections of which weft reads only the bytes, as they end.", [(rate("weft_tunnels_total", door, "namespace,workload,protocol"), "{{namespace}}/{{workload}}: {{protocol}}")], "ops", stacked=True)),
+        ])]),
+        ("What comes in past them", [(8, [
             (8, graph("Requests from outside by workload", "Which workloads are reached without an identity.", [(rate("weft_requests_total", came, "namespace,workload"), "{{namespace}}/{{workload}}")], "reqps", stacked=True)),
             (8, graph("Requests from outside by status", "By the class of the status.", [(rate("weft_requests_total", came, "status"), "{{status}}")], "reqps", stacked=True)),
             (8, graph("Their latency", "From the request's head to the end of the response.", quantiles(came), "s")),

@@ -158,6 +158,24 @@ fn traffic(mesh: &Mesh, seconds: u64) -> Result<Vec<Child>> {
             "node",
             again(seconds, "2", "curl -s --max-time 2 http://127.0.0.1:8443/"),
         ),
+        // By the front door, with a client that leaves now and then.
+        (
+            "legacy-client.outside",
+            requests(
+                20,
+                "http://front-door-weft.sample/ http://front-door-weft.sample/ http://front-door-weft.sample/status/404 http://front-door-weft.sample/status/503",
+            ),
+        ),
+        (
+            "legacy-client.outside",
+            again(
+                seconds,
+                "0.5",
+                &format!(
+                    "curl -s --max-time 0.1 http://front-door-weft.sample/slow; {apps} client websocket ws://front-door-weft.sample/echo; {apps} client grpc http://front-door-weft.sample:50051 --calls 3"
+                ),
+            ),
+        ),
     ];
     let mut running = Vec::new();
     for (pod, command) in plans {

@@ -6,6 +6,7 @@
 mod boundary;
 mod cluster;
 mod faults;
+mod gateway;
 mod grpc;
 mod http1;
 mod lifecycle;
@@ -47,6 +48,7 @@ fn main() {
         ("boundary", boundary::tests()),
         ("faults", faults::tests()),
         ("tracing", tracing::tests()),
+        ("gateway", gateway::tests()),
     ];
     let mesh = if arguments.list {
         None

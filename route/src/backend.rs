@@ -26,11 +26,11 @@ pub struct Compiled {
     /// How requests stay at one endpoint. `None`: they do not, or there is no key to sign with.
     pub sessions: Option<Box<Sessions>>,
     /// What is done to a request, in the order in which it was written.
-    pub edits: Vec<Edit>,
+    pub edits: Box<[Edit]>,
     /// Where requests go. In the order in which they were written.
-    pub shares: Vec<Share>,
+    pub shares: Box<[Share]>,
     /// Sum of all weights up to and with each share's.
-    pub(crate) sums: Vec<u64>,
+    pub(crate) sums: Box<[u64]>,
     /// One of the edits, or of those of a share, is for CORS.
     pub(crate) has_cors: bool,
     /// Set where the rule cannot be carried out: every request that it takes is answered 500.
@@ -45,7 +45,7 @@ pub struct Share {
     /// Its share is this, of the sum of all.
     pub weight: u32,
     /// For the requests that go to this backend only, after those of the rule.
-    pub edits: Vec<Edit>,
+    pub edits: Box<[Edit]>,
 }
 
 /// Where a request goes.

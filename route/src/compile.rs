@@ -15,9 +15,12 @@ use crate::{
     precedence::{Comparison, Rank},
     rule::{Filter, GrpcMatch, Kind, Match, Retry, Rule, ValueMatch},
     session::Sessions,
-    table::{Candidate, Group, Table, segments},
+    table::{Candidate, Group, Index, Table, segments},
     validate::{Invalid, conditions, first_of_each},
 };
+
+/// A match for one host: where it stands, what it is, and what it asks for.
+type Found = (Rank, Candidate, Condition);
 
 impl Table {
     /// Compiles rules, which may come in any order; a rule's id is its position here. Nothing is refused as a whole: a
@@ -72,23 +75,23 @@ impl Table {
                     }
                 };
                 for host in hosts(rule) {
-                    let rank = Rank::new(host.as_deref(), &conditions, &rule.origin, index, id as u32);
+                    let route = compiled.route.clone();
+                    let rank = Rank::new(host.as_deref(), &conditions, &rule.origin, route, index, id as u32);
                     let condition = Condition::new(host.clone(), rule.origin.kind, matched, &conditions.path);
                     let candidate = Candidate {
-                        rank,
                         rule: compiled.clone(),
                         matched: index,
                         host,
                         conditions: conditions.clone(),
                     };
-                    found.push((candidate, condition));
+                    found.push((rank, candidate, condition));
                 }
             }
         }
-        let mut in_order = |mut found: Vec<(Candidate, Condition)>| -> Vec<Candidate> {
-            found.sort_by(|(a, _), (b, _)| a.rank.cmp(&b.rank));
+        let mut in_order = |mut found: Vec<Found>| -> Box<[Candidate]> {
+            found.sort_by(|(a, ..), (b, ..)| a.cmp(b));
             conflicts.extend(shadowed(&found));
-            found.into_iter().map(|(candidate, _)| candidate).collect()
+            found.into_iter().map(|(_, candidate, _)| candidate).collect()
         };
         table.candidates = in_order(requests);
         table.connections = Connections::new(in_order(tls), in_order(tcp));
@@ -100,13 +103,13 @@ impl Table {
         let mut has_parameters = false;
         let mut looks_at_paths = false;
         for (index, candidate) in self.candidates.iter().enumerate() {
-            let group: &mut Group = match candidate.host.as_deref() {
+            let group = match &candidate.host {
                 None => &mut self.any_host,
                 Some(host) => {
                     self.looks_at_hosts = true;
                     match host.strip_prefix('*') {
                         Some(suffix) => self.wildcard_hosts.entry(suffix.into()).or_default(),
-                        None => self.exact_hosts.entry(host.into()).or_default(),
+                        None => self.exact_hosts.entry(host.clone()).or_default(),
                     }
                 }
             };
@@ -125,7 +128,7 @@ impl Table {
                     has_parameters |= pattern.as_str().contains(';');
                 }
             }
-            group.insert(index as u32, candidate);
+            group.insert(index as u32, &self.candidates);
         }
         // Where no rule looks at the path, all readings of it lead to the same place. Where a rule looks at
         // parameters, whoever wrote it knows that its servers do, too.
@@ -135,13 +138,32 @@ impl Table {
     }
 }
 
+/// So many candidates of one host are looked at one by one, without an index.
+const FEW: usize = 8;
+
 impl Group {
     /// Candidates come in order of precedence.
+    fn insert(&mut self, index: u32, candidates: &[Candidate]) {
+        match self {
+            Group::Few(list) if list.len() < FEW => list.push(index),
+            Group::Few(list) => {
+                let mut all = Index::default();
+                for index in list.drain(..).chain([index]) {
+                    all.insert(index, &candidates[index as usize]);
+                }
+                *self = Group::Many(Box::new(all));
+            }
+            Group::Many(all) => all.insert(index, &candidates[index as usize]),
+        }
+    }
+}
+
+impl Index {
     fn insert(&mut self, index: u32, candidate: &Candidate) {
         let conditions = &candidate.conditions;
         let list = match (&conditions.grpc, &conditions.path) {
             (Some(grpc), _) => match &grpc.service {
-                Some(TextTest::Exact(service)) => self.services.entry(service.as_bytes().into()).or_default(),
+                Some(TextTest::Exact(service)) => self.services.entry(service.clone()).or_default(),
                 _ => &mut self.other_calls,
             },
             (None, PathTest::Exact(path)) => self.exact.entry(path.clone()).or_default(),
@@ -165,7 +187,7 @@ fn hosts(rule: &Rule) -> Vec<Option<Arc<str>>> {
 
 fn compile_rule(id: u32, rule: &Rule, mistakes: &[Invalid]) -> Compiled {
     // A filter with a mistake is left out, and every request of its rule is answered 500: "it MUST NOT be skipped".
-    let edits = |filters: &[Filter]| -> Vec<Edit> {
+    let edits = |filters: &[Filter]| -> Box<[Edit]> {
         let filters = filters.iter().filter(|_| mistakes.is_empty());
         filters.filter_map(|filter| Edit::new(filter).ok()).collect()
     };
@@ -285,7 +307,7 @@ fn suffixes(host: &str) -> impl Iterator<Item = &str> {
 struct Condition {
     host: Option<Arc<str>>,
     kind: Kind,
-    path: (u8, Box<[u8]>),
+    path: (u8, Arc<[u8]>),
     method: Option<Arc<str>>,
     headers: Vec<ValueMatch>,
     query: Vec<ValueMatch>,
@@ -295,7 +317,7 @@ struct Condition {
 impl Condition {
     fn new(host: Option<Arc<str>>, kind: Kind, matched: &Match, path: &PathTest) -> Self {
         let path = match path {
-            PathTest::Any => (0, Box::default()),
+            PathTest::Any => (0, Arc::default()),
             PathTest::Exact(path) => (1, path.clone()),
             PathTest::Prefix(path) => (2, path.clone()),
             PathTest::Regex(pattern) => (3, pattern.as_str().as_bytes().into()),
@@ -325,32 +347,33 @@ impl Condition {
 }
 
 /// Matches that are equal to an earlier one of another rule, for every host that they are asked for.
-fn shadowed(found: &[(Candidate, Condition)]) -> Vec<Conflict> {
-    let mut first: HashMap<&Condition, &Candidate> = HashMap::default();
-    let mut lost: Vec<(&Candidate, &Candidate)> = Vec::new();
+fn shadowed(found: &[Found]) -> Vec<Conflict> {
+    let mut first: HashMap<&Condition, &Found> = HashMap::default();
+    let mut lost: Vec<(&Found, &Found)> = Vec::new();
     let mut effective: HashMap<(u32, u32), ()> = HashMap::default();
-    for (candidate, condition) in found {
+    for one in found {
+        let (_, candidate, condition) = one;
         match first.get(condition) {
-            Some(winner) if winner.rule.id != candidate.rule.id => lost.push((candidate, winner)),
+            Some(winner) if winner.1.rule.id != candidate.rule.id => lost.push((one, winner)),
             Some(_) => {}
             None => {
-                first.insert(condition, candidate);
+                first.insert(condition, one);
                 effective.insert((candidate.rule.id, candidate.matched), ());
             }
         }
     }
     let mut told: HashMap<(u32, u32), ()> = HashMap::default();
-    lost.retain(|(loser, _)| {
+    lost.retain(|((_, loser, _), _)| {
         let key = (loser.rule.id, loser.matched);
         !effective.contains_key(&key) && told.insert(key, ()).is_none()
     });
     lost.into_iter()
-        .map(|(loser, winner)| Conflict {
+        .map(|((loser_rank, loser, _), (winner_rank, winner, _))| Conflict {
             loser: loser.rule.origin.clone(),
             matched: Some(loser.matched),
             lost: Lost::Shadowed {
                 winner: winner.rule.origin.clone(),
-                by: winner.rank.compare(&loser.rank).1,
+                by: winner_rank.compare(loser_rank).1,
             },
         })
         .collect()

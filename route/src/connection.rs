@@ -6,14 +6,14 @@ use crate::{Host, explain::Trace, listener::Names, matcher::Refusal, table::Cand
 /// The candidates of TLSRoutes and TCPRoutes, each list in order of precedence.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    tls: Vec<Candidate>,
-    tcp: Vec<Candidate>,
+    tls: Box<[Candidate]>,
+    tcp: Box<[Candidate]>,
     /// By server name: index of the first candidate.
     names: Names<u32>,
 }
 
 impl Connections {
-    pub(crate) fn new(tls: Vec<Candidate>, tcp: Vec<Candidate>) -> Self {
+    pub(crate) fn new(tls: Box<[Candidate]>, tcp: Box<[Candidate]>) -> Self {
         let mut names = Names::default();
         for (index, candidate) in tls.iter().enumerate() {
             // Candidates come in order of precedence: whoever has the name already comes before.

@@ -27,8 +27,8 @@ pub(crate) struct Seen<'a> {
 pub(crate) struct Conditions {
     pub(crate) path: path::PathTest,
     pub(crate) method: Option<Arc<str>>,
-    pub(crate) headers: Vec<header::HeaderTest>,
-    pub(crate) query: Vec<query::QueryTest>,
+    pub(crate) headers: Box<[header::HeaderTest]>,
+    pub(crate) query: Box<[query::QueryTest]>,
     /// Set for every match of a GRPCRoute, which takes gRPC calls only.
     pub(crate) grpc: Option<grpc::GrpcTest>,
 }

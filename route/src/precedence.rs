@@ -132,7 +132,15 @@ impl Length {
 }
 
 impl Rank {
-    pub(crate) fn new(host: Option<&str>, conditions: &Conditions, origin: &Origin, matched: u32, id: u32) -> Self {
+    /// `route`: `namespace/name` of the origin.
+    pub(crate) fn new(
+        host: Option<&str>,
+        conditions: &Conditions,
+        origin: &Origin,
+        route: Arc<str>,
+        matched: u32,
+        id: u32,
+    ) -> Self {
         let grpc = |part: fn(&GrpcTest) -> Option<&TextTest>| Length::of(conditions.grpc.as_ref().and_then(part));
         Rank {
             host: HostRank::of(host),
@@ -149,7 +157,7 @@ impl Rank {
             headers: conditions.headers.len(),
             query: conditions.query.len(),
             created: origin.created,
-            route: format!("{}/{}", origin.namespace, origin.name).into(),
+            route,
             rule: origin.rule,
             matched,
             id,

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use crate::{
     Host,
@@ -14,7 +15,6 @@ use crate::{
     explain::{Step, Trace},
     host::{self, BadHost},
     matcher::{Conditions, Refusal, Seen, grpc},
-    precedence::Rank,
 };
 
 /// All rules for one destination.
@@ -23,12 +23,12 @@ pub struct Table {
     /// By id. Rules that lost are here, too, so that ids are positions.
     pub(crate) rules: Vec<Arc<Compiled>>,
     /// Matches of rules for requests, each once for every host pattern of its rule; in order of precedence.
-    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) candidates: Box<[Candidate]>,
     pub(crate) any_host: Group,
     /// By host.
-    pub(crate) exact_hosts: HashMap<Box<str>, Box<Group>>,
+    pub(crate) exact_hosts: HashMap<Arc<str>, Group>,
     /// By what follows the `*`, as `.example.com`.
-    pub(crate) wildcard_hosts: HashMap<Box<str>, Box<Group>>,
+    pub(crate) wildcard_hosts: HashMap<Box<str>, Group>,
     pub(crate) looks_at_hosts: bool,
     /// There are rules of HTTPRoutes or GRPCRoutes, if only such that lost.
     pub(crate) takes_requests: bool,
@@ -42,24 +42,39 @@ pub struct Table {
 /// One match of one rule, for one host pattern.
 #[derive(Debug)]
 pub(crate) struct Candidate {
-    pub(crate) rank: Rank,
     pub(crate) rule: Arc<Compiled>,
     pub(crate) matched: u32,
     pub(crate) host: Option<Arc<str>>,
     pub(crate) conditions: Arc<Conditions>,
 }
 
-/// The candidates of one host pattern: indices, each list in order of precedence, and the lists in that order, too.
+/// Indices of candidates, in order of precedence.
+pub(crate) type List = SmallVec<[u32; 4]>;
+
+/// The candidates of one host pattern. Most hosts have a few, which are looked at one by one.
+#[derive(Debug)]
+pub(crate) enum Group {
+    Few(List),
+    Many(Box<Index>),
+}
+
+/// The candidates of a host pattern that has many; the lists come in order of precedence, too.
 #[derive(Debug, Default)]
-pub(crate) struct Group {
-    pub(crate) services: HashMap<Box<[u8]>, Vec<u32>>,
-    pub(crate) other_calls: Vec<u32>,
-    pub(crate) exact: HashMap<Box<[u8]>, Vec<u32>>,
-    pub(crate) prefixes: HashMap<Box<[u8]>, Vec<u32>>,
+pub(crate) struct Index {
+    pub(crate) services: HashMap<Arc<str>, List>,
+    pub(crate) other_calls: List,
+    pub(crate) exact: HashMap<Arc<[u8]>, List>,
+    pub(crate) prefixes: HashMap<Arc<[u8]>, List>,
     /// The most segments that a prefix has: a longer path than that costs no more.
     pub(crate) depth: usize,
-    pub(crate) regexes: Vec<u32>,
-    pub(crate) any: Vec<u32>,
+    pub(crate) regexes: List,
+    pub(crate) any: List,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Group::Few(List::new())
+    }
 }
 
 impl Table {
@@ -169,29 +184,34 @@ impl Table {
     }
 
     fn first_in(&self, group: &Group, seen: &Seen<'_>) -> Option<&Candidate> {
+        let index = match group {
+            Group::Few(list) => return self.first_of(Some(list), seen),
+            Group::Many(index) => index,
+        };
         if seen.is_grpc {
-            let service = grpc::call(seen.path).and_then(|(service, _)| group.services.get(service));
+            let service = grpc::call(seen.path).and_then(|(service, _)| std::str::from_utf8(service).ok());
+            let service = service.and_then(|service| index.services.get(service));
             if let Some(found) = self
                 .first_of(service, seen)
-                .or_else(|| self.first_of(Some(&group.other_calls), seen))
+                .or_else(|| self.first_of(Some(&index.other_calls), seen))
             {
                 return Some(found);
             }
         }
-        self.first_of(group.exact.get(seen.path), seen)
-            .or_else(|| self.first_by_prefix(group, seen))
-            .or_else(|| self.first_of(Some(&group.regexes), seen))
-            .or_else(|| self.first_of(Some(&group.any), seen))
+        self.first_of(index.exact.get(seen.path), seen)
+            .or_else(|| self.first_by_prefix(index, seen))
+            .or_else(|| self.first_of(Some(&index.regexes), seen))
+            .or_else(|| self.first_of(Some(&index.any), seen))
     }
 
     /// The longest prefix first.
-    fn first_by_prefix(&self, group: &Group, seen: &Seen<'_>) -> Option<&Candidate> {
-        if group.depth == 0 || seen.path.first() != Some(&b'/') {
+    fn first_by_prefix(&self, index: &Index, seen: &Seen<'_>) -> Option<&Candidate> {
+        if index.depth == 0 || seen.path.first() != Some(&b'/') {
             return None;
         }
-        let mut end = segments_end(seen.path, group.depth);
+        let mut end = segments_end(seen.path, index.depth);
         while end > 0 {
-            if let Some(found) = self.first_of(group.prefixes.get(&seen.path[..end]), seen) {
+            if let Some(found) = self.first_of(index.prefixes.get(&seen.path[..end]), seen) {
                 return Some(found);
             }
             end = seen.path[..end].iter().rposition(|byte| *byte == b'/').unwrap_or(0);
@@ -199,7 +219,7 @@ impl Table {
         None
     }
 
-    fn first_of(&self, list: Option<&Vec<u32>>, seen: &Seen<'_>) -> Option<&Candidate> {
+    fn first_of(&self, list: Option<&List>, seen: &Seen<'_>) -> Option<&Candidate> {
         let mut candidates = list?.iter().map(|index| &self.candidates[*index as usize]);
         candidates.find(|candidate| {
             candidate.conditions.path.holds(seen.path) && candidate.conditions.refusal(seen).is_none()

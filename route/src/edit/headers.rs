@@ -33,9 +33,9 @@ impl Fields for HeaderMap {
 /// Changes of header fields, with names and values already checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdit {
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
-    remove: Vec<HeaderName>,
+    set: Box<[(HeaderName, HeaderValue)]>,
+    add: Box<[(HeaderName, HeaderValue)]>,
+    remove: Box<[HeaderName]>,
 }
 
 /// Fields that say how a message is framed, where it goes, or that belong to one connection. A rule that could write
@@ -96,7 +96,7 @@ fn name(text: &str) -> Result<HeaderName, String> {
 
 /// "If multiple entries specify equivalent header names, the first entry with an equivalent name MUST be considered
 /// for a match. Subsequent entries with an equivalent header name MUST be ignored." (HTTPHeader)
-fn pairs(list: &[(Arc<str>, Arc<str>)]) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+fn pairs(list: &[(Arc<str>, Arc<str>)]) -> Result<Box<[(HeaderName, HeaderValue)]>, String> {
     let mut seen = HashSet::new();
     let mut pairs = Vec::with_capacity(list.len());
     for (text, value) in list {
@@ -111,5 +111,5 @@ fn pairs(list: &[(Arc<str>, Arc<str>)]) -> Result<Vec<(HeaderName, HeaderValue)>
             pairs.push((name, value));
         }
     }
-    Ok(pairs)
+    Ok(pairs.into())
 }

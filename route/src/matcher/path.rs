@@ -1,5 +1,7 @@
 //! The path, in its canonical form.
 
+use std::sync::Arc;
+
 use regex::bytes::Regex;
 
 use super::text;
@@ -10,9 +12,9 @@ use crate::{canonical, rule::PathMatch};
 pub(crate) enum PathTest {
     /// Every path: no condition, or the prefix `/`.
     Any,
-    Exact(Box<[u8]>),
+    Exact(Arc<[u8]>),
     /// Without a slash at its end, and not empty.
-    Prefix(Box<[u8]>),
+    Prefix(Arc<[u8]>),
     Regex(Regex),
 }
 

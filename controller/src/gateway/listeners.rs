@@ -337,46 +337,40 @@ fn conflict(one: &Listener<'_>, other: &Listener<'_>) -> Option<&'static str> {
     (one.hostname == other.hostname).then_some("HostnameConflict")
 }
 
-/// Of indistinct listeners of one object none is served; of those of several objects the one that comes first: the Gateway's own, then
-/// those of its sets in their order.
+/// Of indistinct listeners of several objects the one is served that comes first: the Gateway's own, then those of its sets in their
+/// order. Of those of one object none is served; one that has lost to an object before takes no other with it.
 fn conflicts(listeners: &mut [Listener<'_>]) {
     let owners: BTreeSet<Option<usize>> = listeners.iter().map(|listener| listener.set).collect();
     for owner in owners {
-        let found: Vec<_> = (0..listeners.len())
-            .filter(|index| listeners[*index].set == owner)
-            .filter_map(|index| {
-                let one = &listeners[index];
-                let before = listeners
-                    .iter()
-                    .filter(|other| other.set < owner && other.takes_routes());
-                let beside = listeners
-                    .iter()
-                    .enumerate()
-                    .filter(|(at, other)| *at != index && other.set == owner)
-                    .map(|(_, other)| other);
-                let (reason, other) = before
-                    .chain(beside)
-                    .find_map(|other| Some((conflict(one, other)?, other)))?;
-                let whose = if other.set == owner {
-                    "this object too"
-                } else {
-                    "an object that comes first"
-                };
-                let message = format!(
-                    "the listener '{}' of {whose} has port {}",
-                    other.spec.name, other.spec.port
-                );
-                let what = if reason == "HostnameConflict" {
-                    " and the same hostname"
-                } else {
-                    ""
-                };
-                Some((index, Because::new(reason, format!("{message}{what}"))))
-            })
-            .collect();
-        for (index, because) in found {
-            listeners[index].conflict = Some(because);
-        }
+        lose(listeners, owner, "an object that comes first", |set| set < owner);
+        lose(listeners, owner, "this object too", |set| set == owner);
+    }
+}
+
+/// Marks listeners of one object that are not distinct from others, of those of `to` that are in no conflict yet.
+fn lose(listeners: &mut [Listener<'_>], owner: Option<usize>, whose: &str, to: impl Fn(Option<usize>) -> bool) {
+    let found: Vec<_> = (0..listeners.len())
+        .filter(|index| listeners[*index].set == owner && listeners[*index].takes_routes())
+        .filter_map(|index| {
+            let (reason, other) = listeners
+                .iter()
+                .enumerate()
+                .filter(|(at, other)| *at != index && to(other.set) && other.takes_routes())
+                .find_map(|(_, other)| Some((conflict(&listeners[index], other)?, other)))?;
+            let message = format!(
+                "the listener '{}' of {whose} has port {}",
+                other.spec.name, other.spec.port
+            );
+            let what = if reason == "HostnameConflict" {
+                " and the same hostname"
+            } else {
+                ""
+            };
+            Some((index, Because::new(reason, format!("{message}{what}"))))
+        })
+        .collect();
+    for (index, because) in found {
+        listeners[index].conflict = Some(because);
     }
 }
 

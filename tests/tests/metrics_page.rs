@@ -18,7 +18,7 @@ Each proxy serves its metrics in the Prometheus text format on port 15020, path 
 Labels come from configuration and closed lists, never from a request, so that a client cannot grow them. `direction` is `outbound` at the client's pod,
 `inbound` at the server's and `gateway` at a gateway, where `listener` names the listener; `route` and `rule` are the route object and its rule (`none` where no rule acted; the rule `probe` is one of the pod's own probes); `backend` is `namespace/service:port`; `peer` is the
 other side's verified SPIFFE id; `protocol` is what the client spoke; `hop` is how weft spoke to the endpoint: `mesh` (HTTP/2 over mutual TLS),
-`plain`, `h2c` or `itself` (the pod dialled itself); `security` is `mesh`, `tls` (a gateway ended it) or `plaintext`, so that the share of plaintext is
+`plain`, `h2c`, `tls`, `tls_h2` (TLS of the application's own server, with HTTP/1 or bytes and with HTTP/2) or `itself` (the pod dialled itself); `security` is `mesh`, `tls` (a gateway ended it) or `plaintext`, so that the share of plaintext is
 `sum(rate(weft_connections_total{direction=\"inbound\",security=\"plaintext\"}[5m])) / sum(rate(weft_connections_total{direction=\"inbound\"}[5m]))`.
 
 ";

@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod explain;
 mod inject;
 mod install;
 mod owner;
@@ -32,6 +33,8 @@ enum Command {
     Inject(inject::Inject),
     /// Is weft whole in a cluster, and which pods does it miss; without a cluster: is this machine fit for a sandbox.
     Check(check::Check),
+    /// What would become of a request or a connection, and why: asked of the proxy that would carry it. Nothing is sent.
+    Explain(explain::Explain),
     /// Every limit of weft: its name, its value, and what it bounds.
     Limits,
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Uninstall(uninstall) => uninstall.run(),
         Command::Inject(inject) => inject.run(),
         Command::Check(check) => check.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Limits => {
             print!("{}", limits());
             Ok(0)

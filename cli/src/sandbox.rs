@@ -327,6 +327,22 @@ impl Which {
     }
 }
 
+/// Runs a command in a container of a sandbox's pod; the exit code.
+pub fn exec_in(
+    name: &str,
+    pod: &str,
+    namespace: Option<String>,
+    container: &str,
+    words: Vec<String>,
+) -> anyhow::Result<i32> {
+    let target = Target {
+        pod: pod.into(),
+        namespace,
+        container: Some(container.into()),
+    };
+    Sandbox::new(Path::new(DEFAULT_ROOT), name)?.exec(target, words)
+}
+
 /// `POD[.NAMESPACE]`. A namespace has no dot; a pod's name may have.
 fn target(pod: &str, container: Option<String>) -> Target {
     match pod.rsplit_once('.') {

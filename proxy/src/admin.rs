@@ -215,20 +215,28 @@ fn pretty(value: &impl serde::Serialize) -> Vec<u8> {
 
 /// Asks the running proxy to drain, and returns when it has heard: `weft-proxy drain`.
 pub fn ask_to_drain(socket: &Path) -> io::Result<()> {
+    ask(socket, DRAIN, limits::CONNECT_TIME).map(drop)
+}
+
+/// Asks the running proxy what would become of a request or a connection: `weft-proxy explain`. The answer is JSON.
+pub fn ask_to_explain(socket: &Path, question: &str) -> io::Result<serde_json::Value> {
+    // It may have to ask the controller first.
+    let patience = limits::DESTINATION_TIME + limits::CONNECT_TIME;
+    let body = ask(socket, &format!("{EXPLAIN}{question}"), patience)?;
+    Ok(serde_json::from_str(&body)?)
+}
+
+fn ask(socket: &Path, path: &str, patience: Duration) -> io::Result<String> {
     let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(limits::CONNECT_TIME))?;
-    stream.set_write_timeout(Some(limits::CONNECT_TIME))?;
-    write!(
-        stream,
-        "GET {DRAIN} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n"
-    )?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
-    stream.take(4096).read_to_string(&mut answer)?;
-    if answer.starts_with("HTTP/1.1 200") {
-        return Ok(());
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    if head.starts_with("HTTP/1.1 200") {
+        return Ok(body.to_owned());
     }
-    Err(io::Error::other(format!(
-        "the proxy answered: {}",
-        answer.lines().next().unwrap_or("nothing")
-    )))
+    let line = head.lines().next().unwrap_or("nothing");
+    Err(io::Error::other(format!("the proxy answered: {line} {}", body.trim())))
 }

@@ -1,6 +1,10 @@
 //! What would become of a request or a connection, and why: asked of the very tables that this proxy decides with, by the very
 //! functions that decide. Nothing is sent anywhere.
 
+mod words;
+
+pub use words::{Words, render};
+
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
@@ -140,11 +144,7 @@ pub async fn explain(question: &Question, shared: &Arc<Shared>) -> Result<Value,
                 })
             });
             answer["rule"] = decision.rule.origin.to_string().into();
-            answer["edits"] = decision
-                .edits()
-                .map(|edit| format!("{edit:?}"))
-                .collect::<Vec<_>>()
-                .into();
+            answer["edits"] = decision.edits().map(|edit| edit.to_string()).collect::<Vec<_>>().into();
             match redirect {
                 Some((status, location)) => {
                     answer["redirect"] = json!({ "status": status, "location": String::from_utf8_lossy(&location) });

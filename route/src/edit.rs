@@ -9,7 +9,9 @@ pub mod rewrite;
 pub use cors::{CorsAnswer, CorsEdit};
 pub use headers::{Fields, HeaderEdit};
 
-use crate::rule::{Filter, Mirror, Redirect, Rewrite};
+use std::fmt;
+
+use crate::rule::{Filter, Mirror, PathChange, Redirect, Rewrite};
 
 /// A filter, ready for use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +50,48 @@ impl Edit {
             Filter::Mirror(mirror) => Edit::Mirror(mirror.clone()),
             Filter::Cors(cors) => Edit::Cors(Box::new(CorsEdit::new(cors)?)),
         })
+    }
+}
+
+/// For people.
+impl fmt::Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Edit::RequestHeaders(change) => write!(f, "request headers: {change}"),
+            Edit::ResponseHeaders(change) => write!(f, "response headers: {change}"),
+            Edit::Redirect(redirect) => {
+                write!(f, "redirect {}", redirect.status)?;
+                part(f, "scheme", redirect.scheme.as_ref())?;
+                part(f, "host", redirect.host.as_ref())?;
+                part(f, "port", redirect.port.as_ref())?;
+                path(f, redirect.path.as_ref())
+            }
+            Edit::Rewrite(rewrite) => {
+                f.write_str("rewrite")?;
+                part(f, "host", rewrite.host.as_ref())?;
+                path(f, rewrite.path.as_ref())
+            }
+            Edit::Mirror(mirror) => {
+                let (numerator, denominator) = (mirror.numerator, mirror.denominator);
+                match &mirror.backend {
+                    Ok(_) => write!(f, "mirror {numerator} of {denominator} requests"),
+                    Err(reason) => write!(f, "mirror nothing: {reason}"),
+                }
+            }
+            Edit::Cors(_) => f.write_str("CORS"),
+        }
+    }
+}
+
+fn part(f: &mut fmt::Formatter<'_>, name: &str, value: Option<&impl fmt::Display>) -> fmt::Result {
+    value.map_or(Ok(()), |value| write!(f, ", {name} {value}"))
+}
+
+fn path(f: &mut fmt::Formatter<'_>, change: Option<&PathChange>) -> fmt::Result {
+    match change {
+        None => Ok(()),
+        Some(PathChange::Full(path)) => write!(f, ", path {path}"),
+        Some(PathChange::Prefix(prefix)) => write!(f, ", matched prefix by {prefix}"),
     }
 }
 

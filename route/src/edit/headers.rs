@@ -1,6 +1,6 @@
 //! Changes of header fields.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -69,6 +69,21 @@ impl HeaderEdit {
         self.set.iter().for_each(|(name, value)| fields.set(name, value));
         self.add.iter().for_each(|(name, value)| fields.add(name, value));
         self.remove.iter().for_each(|name| fields.remove(name));
+    }
+}
+
+/// For people.
+impl fmt::Display for HeaderEdit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pair = |verb: &'static str| {
+            move |(name, value): &(HeaderName, HeaderValue)| {
+                format!("{verb} {name}: {}", String::from_utf8_lossy(value.as_bytes()))
+            }
+        };
+        let set = self.set.iter().map(pair("set"));
+        let added = self.add.iter().map(pair("add"));
+        let removed = self.remove.iter().map(|name| format!("remove {name}"));
+        f.write_str(&set.chain(added).chain(removed).collect::<Vec<_>>().join(", "))
     }
 }
 

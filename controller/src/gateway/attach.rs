@@ -1,6 +1,9 @@
 //! Which routes attach to which listeners, with which hosts, and why the others do not.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     hosts::{self, Taken},
@@ -89,7 +92,7 @@ impl<'a> Attached<'a> {
         let allowed: Vec<_> = meant.into_iter().filter(|(_, listener)| allowed(listener)).collect();
         if allowed.is_empty() {
             let message = format!(
-                "no listener that is meant takes a {} of the namespace {}",
+                "no listener that is meant takes routes of the kind {} from the namespace {}",
                 kind.name(),
                 route.key.object.namespace
             );
@@ -106,8 +109,8 @@ impl<'a> Attached<'a> {
             let Some(hosts) = hosts else { continue };
             taken.push(index);
             let here = &mut self.listeners[index];
-            // Another parent may have said it already.
-            if here.iter().all(|other| other.route.key != route.key) {
+            // The parent before this one may have said it already.
+            if here.last().is_none_or(|last| last.route.key != route.key) {
                 here.push(Here { route, hosts });
             }
         }
@@ -134,7 +137,7 @@ impl<'a> Attached<'a> {
             let mut order: Vec<&Here<'_>> = here.iter().collect();
             order.sort_by_key(|one| (one.route.created, &one.route.key.object, one.route.key.kind));
             let (mut http, mut grpc): (Taken<&Key>, Taken<&Key>) = Default::default();
-            let mut lost: Vec<&Key> = Vec::new();
+            let mut lost: HashSet<&Key> = HashSet::new();
             for one in order {
                 let (own, others) = match one.route.key.kind {
                     Kind::HttpRoute => (&mut http, &grpc),
@@ -143,12 +146,12 @@ impl<'a> Attached<'a> {
                 match others.meets(&one.hosts) {
                     Some(winner) => {
                         rejected.insert((&one.route.key, index), winner);
-                        lost.push(&one.route.key);
+                        lost.insert(&one.route.key);
                     }
                     None => own.add(&one.hosts, &one.route.key),
                 }
             }
-            here.retain(|one| !lost.contains(&&one.route.key));
+            here.retain(|one| !lost.contains(&one.route.key));
         }
         if rejected.is_empty() {
             return;

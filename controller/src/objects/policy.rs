@@ -43,6 +43,7 @@ pub struct Validation {
     #[serde(default)]
     pub ca_certificate_refs: Vec<LocalReference>,
     /// `System`.
+    #[serde(rename = "wellKnownCACertificates")]
     pub well_known_ca_certificates: Option<String>,
     /// SNI, and the name that the certificate must have.
     #[serde(default)]

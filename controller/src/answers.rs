@@ -177,20 +177,17 @@ impl Answers {
         self.told.load(Ordering::Relaxed)
     }
 
-    /// What is to be said of every object of the Gateway API now, and how many of them do not act as written.
+    /// What is to be said of every object of the Gateway API now.
     pub fn statuses(&self) -> BTreeMap<Key, Desired> {
-        let state = lock(&self.state);
-        let statuses = status::statuses(&state.cluster, &self.settings.load());
-        drop(state);
-        let problems = statuses
-            .values()
-            .filter(|desired| !desired.problems().is_empty())
-            .count();
+        let cluster = lock(&self.state).cluster.for_statuses();
+        let statuses = status::statuses(&cluster, &self.settings.load());
+        let routes = statuses.iter().filter(|(key, _)| key.kind.is_route());
+        let problems = routes.filter(|(_, desired)| !desired.problems().is_empty()).count();
         self.problems.store(problems as u64, Ordering::Relaxed);
         statuses
     }
 
-    /// Objects of the Gateway API that did not act as written when their statuses were made the last time.
+    /// Routes that did not act as written when the statuses were made the last time.
     pub fn problems(&self) -> u64 {
         self.problems.load(Ordering::Relaxed)
     }

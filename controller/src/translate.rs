@@ -175,14 +175,16 @@ struct Given<'a> {
     default_gateways: Option<&'a str>,
 }
 
-/// Translates a route. `name_of` is a rule's own name, and `one` translates it; it is told where the rule stands.
+/// Translates a route. `name_of` is a rule's own name, and `one` translates it; it is told where the rule stands. What is wrong with it
+/// refuses the rule, or the route, and is told beside it: files are refused as an API server would, and of what comes from an API
+/// server the status says why it does not act.
 fn route<R>(
     given: Given<'_>,
     kind: rule::Kind,
     rules: &[R],
     name_of: impl Fn(&R) -> &str,
     one: impl Fn(&R, Rule, &str, &mut Mistakes) -> Rule,
-) -> Result<Route, Mistakes> {
+) -> Result<(Route, Mistakes), Mistakes> {
     let object = read::key(given.metadata)?;
     let created = read::created(given.metadata);
     let (mut mistakes, mut problems) = (Mistakes::new(), Vec::new());
@@ -200,23 +202,23 @@ fn route<R>(
             message: "spec.useDefaultGateways is not supported; name the Gateways in parentRefs".into(),
         });
     }
+    let refused = refusal(&mistakes);
     let rules = rules.iter().enumerate().map(|(index, given)| {
         let mut origin = Origin::new(kind, &object.namespace, &object.name, index as u32, created);
         origin.rule_name = name_of(given).into();
         let at = format!("spec.rules[{index}]");
         let before = mistakes.len();
-        let rule = one(given, Rule::new(origin), &at, &mut mistakes);
-        if mistakes.len() == before {
-            checked(rule, &at)
-        } else {
-            rule
+        let mut rule = one(given, Rule::new(origin), &at, &mut mistakes);
+        match refusal(&mistakes[before..]) {
+            None => checked(rule, &at),
+            Some(problem) => {
+                rule.refuse(problem);
+                rule
+            }
         }
     });
     let rules = rules.collect();
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
-    Ok(Route {
+    let route = Route {
         key: Key {
             kind: given.kind,
             object,
@@ -225,8 +227,16 @@ fn route<R>(
         parents,
         hosts: given.hostnames.iter().map(|host| host.as_str().into()).collect(),
         rules,
-        refused: None,
+        refused,
         problems,
+    };
+    Ok((route, mistakes))
+}
+
+fn refusal(mistakes: &[String]) -> Option<Problem> {
+    (!mistakes.is_empty()).then(|| Problem {
+        reason: Reason::UnsupportedValue,
+        message: mistakes.join("; "),
     })
 }
 

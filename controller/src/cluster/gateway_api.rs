@@ -6,7 +6,10 @@ use super::{
     Cluster, ConfigMap, Dependency, Key, Kind, Object, ObjectKey, Observed, Secret, Touched, index, unindex, values,
 };
 use crate::{
-    gateway::objects::{BackendTlsPolicy, Gateway, GatewayClass, ListenerSet, ReferenceGrant},
+    gateway::{
+        object_name,
+        objects::{BackendTlsPolicy, Gateway, GatewayClass, ListenerSet, ReferenceGrant},
+    },
     objects::policy::{GrantFrom, GrantTo},
     translate::{Route, Target},
 };
@@ -176,6 +179,36 @@ impl Cluster {
             gateways: gateways.collect(),
             ..Cluster::default()
         }
+    }
+
+    /// What statuses are made of: without pods, and with no more EndpointSlices than those of gateways. It costs a fraction of them, so
+    /// that nobody has to wait while they are made.
+    pub fn for_statuses(&self) -> Cluster {
+        let mut part = Cluster {
+            namespaces: self.namespaces.clone(),
+            services: self.services.clone(),
+            routes: self.routes.clone(),
+            classes: self.classes.clone(),
+            gateways: self.gateways.clone(),
+            listener_sets: self.listener_sets.clone(),
+            policies: self.policies.clone(),
+            grants: self.grants.clone(),
+            secrets: self.secrets.clone(),
+            config_maps: self.config_maps.clone(),
+            observed: self.observed.clone(),
+            routes_by_parent: self.routes_by_parent.clone(),
+            sets_by_gateway: self.sets_by_gateway.clone(),
+            policies_by_service: self.policies_by_service.clone(),
+            ..Cluster::default()
+        };
+        for gateway in self.gateways.keys() {
+            let service = ObjectKey::new(&gateway.namespace, &object_name(&gateway.name));
+            for slice in self.slices_of(&service) {
+                index(&mut part.slices_by_service, service.clone(), slice.key.clone());
+                part.slices.insert(slice.key.clone(), slice.clone());
+            }
+        }
+        part
     }
 
     /// The routes that refer to a parent, in the order of their kinds and names.

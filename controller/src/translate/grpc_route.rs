@@ -8,8 +8,8 @@ use crate::{
     objects::{GrpcMatch, GrpcMethodMatch, GrpcRouteSpec, GrpcRule, core::Meta},
 };
 
-/// Translates a GRPCRoute. The error holds everything for which an API server would refuse it.
-pub fn translate(metadata: &Meta, spec: &GrpcRouteSpec) -> Result<Route, Mistakes> {
+/// Translates a GRPCRoute. With it comes everything for which an API server would refuse it.
+pub fn translate(metadata: &Meta, spec: &GrpcRouteSpec) -> Result<(Route, Mistakes), Mistakes> {
     let given = Given {
         kind: ObjectKind::GrpcRoute,
         metadata,

@@ -15,8 +15,8 @@ const RETRIES: u32 = 2;
 /// The most of them.
 const MOST_RETRIES: i64 = 100;
 
-/// Translates an HTTPRoute. The error holds everything for which an API server would refuse it.
-pub fn translate(metadata: &Meta, spec: &HttpRouteSpec) -> Result<Route, Mistakes> {
+/// Translates an HTTPRoute. With it comes everything for which an API server would refuse it.
+pub fn translate(metadata: &Meta, spec: &HttpRouteSpec) -> Result<(Route, Mistakes), Mistakes> {
     let everything = [HttpRule {
         matches: vec![HttpMatch::default()],
         ..HttpRule::default()

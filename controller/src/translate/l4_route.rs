@@ -8,8 +8,8 @@ use crate::{
     objects::{L4RouteSpec, L4Rule, core::Meta},
 };
 
-/// Translates a TLSRoute, a TCPRoute or a UDPRoute. The error holds everything for which an API server would refuse it.
-pub fn translate(kind: ObjectKind, metadata: &Meta, spec: &L4RouteSpec) -> Result<Route, Mistakes> {
+/// Translates a TLSRoute, a TCPRoute or a UDPRoute. With it comes everything for which an API server would refuse it.
+pub fn translate(kind: ObjectKind, metadata: &Meta, spec: &L4RouteSpec) -> Result<(Route, Mistakes), Mistakes> {
     let of_rules = match kind {
         ObjectKind::TlsRoute => Kind::TlsRoute,
         // What is made of a UDPRoute reaches nobody.
@@ -31,7 +31,7 @@ pub fn translate(kind: ObjectKind, metadata: &Meta, spec: &L4RouteSpec) -> Resul
         backends::backends(of_rules, &given.backend_refs, at, &mut rule, mistakes);
         rule
     };
-    let mut route = super::route(given, of_rules, &spec.rules, |rule| &rule.name, one)?;
+    let (mut route, mistakes) = super::route(given, of_rules, &spec.rules, |rule| &rule.name, one)?;
     if kind == ObjectKind::UdpRoute {
         route.refused = Some(Problem {
             reason: Reason::UnsupportedValue,
@@ -43,5 +43,5 @@ pub fn translate(kind: ObjectKind, metadata: &Meta, spec: &L4RouteSpec) -> Resul
             .iter_mut()
             .for_each(|rule| rule.rule = rule::Rule::new(rule.rule.origin.clone()));
     }
-    Ok(route)
+    Ok((route, mistakes))
 }

@@ -18,7 +18,10 @@ use futures_util::future::join_all;
 use kube::Client;
 use serde::de::DeserializeOwned;
 
-use super::{Batch, Health, Sink, Source, parse};
+use super::{
+    Batch, Health, Sink, Source,
+    parse::{self, Origin},
+};
 use crate::{
     api::{
         Complaint, Failure,
@@ -64,7 +67,7 @@ impl Source for Kubernetes {
         let gateway_api = Kind::WATCHED.into_iter().filter(|kind| kind.is_gateway_api());
         let gateway_api = gateway_api.map(|kind| {
             let path = format!("/apis/{GATEWAY_GROUP}/v1/{}", plural(kind));
-            watch(kind, path).follow(move |one: Custom, _| parse::custom(kind, one))
+            watch(kind, path).follow(move |one: Custom, _| parse::custom(kind, one, Origin::ApiServer))
         });
         let gateway_api = join_all(gateway_api.collect::<Vec<_>>());
         Box::pin(async move {

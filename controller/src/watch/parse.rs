@@ -20,7 +20,7 @@ use crate::{
         GATEWAY_GROUP,
         core::{self, EndpointSlice},
     },
-    translate,
+    translate::{self, Route},
 };
 
 /// One document of a file.
@@ -175,7 +175,7 @@ fn object(version: &str, kind: &str, value: Value) -> Parsed {
         Kind::ServiceCidr => typed(value).and_then(service_cidr),
         Kind::Secret => typed(value).and_then(secret),
         Kind::ConfigMap => typed(value).and_then(config_map),
-        kind => typed(value).and_then(|object| custom(kind, object)),
+        kind => typed(value).and_then(|object| custom(kind, object, Origin::File)),
     };
     let name = if known.is_cluster_wide() {
         ObjectKey {
@@ -292,18 +292,32 @@ pub fn config_map(object: core::ConfigMap) -> Result<Option<Object>, Mistakes> {
     Ok(Some(Object::ConfigMap(compact::config_map(object)?)))
 }
 
+/// Where an object of the Gateway API comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody has looked at it yet: what an API server would refuse is refused.
+    File,
+    /// An API server took it: what is wrong with it all the same is said in its status.
+    ApiServer,
+}
+
 /// Reads an object of the Gateway API.
-pub fn custom(kind: Kind, mut object: core::Custom) -> Result<Option<Object>, Mistakes> {
+pub fn custom(kind: Kind, mut object: core::Custom, origin: Origin) -> Result<Option<Object>, Mistakes> {
+    let told = |(route, mistakes): (Route, Mistakes)| match origin {
+        Origin::File if !mistakes.is_empty() => Err(mistakes),
+        _ => Ok(route),
+    };
     let observed = compact::observed(&mut object);
     let key = compact::key(&object.metadata)?;
     let (metadata, spec) = (&object.metadata, object.spec);
     let created = observed.created;
     Ok(Some(match kind {
-        Kind::HttpRoute => Object::Route(observed, translate::http_route(metadata, &read(spec, "spec")?)?),
-        Kind::GrpcRoute => Object::Route(observed, translate::grpc_route(metadata, &read(spec, "spec")?)?),
-        Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
-            Object::Route(observed, translate::l4_route(kind, metadata, &read(spec, "spec")?)?)
-        }
+        Kind::HttpRoute => Object::Route(observed, told(translate::http_route(metadata, &read(spec, "spec")?)?)?),
+        Kind::GrpcRoute => Object::Route(observed, told(translate::grpc_route(metadata, &read(spec, "spec")?)?)?),
+        Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => Object::Route(
+            observed,
+            told(translate::l4_route(kind, metadata, &read(spec, "spec")?)?)?,
+        ),
         Kind::GatewayClass => {
             let (name, spec) = (key.name, read(spec, "spec")?);
             Object::GatewayClass(observed, GatewayClass { name, spec })

@@ -167,3 +167,28 @@ fn app_protocol_is_read_as_the_table_says() {
         assert_eq!(compact::app_protocol(text), protocol, "{text:?}");
     }
 }
+
+#[test]
+fn what_an_api_server_lets_pass_is_said_in_the_status_and_a_file_is_refused() {
+    let route = |origin| {
+        let spec = serde_json::json!({"rules": [
+            {"matches": [{"path": {"value": "/a"}}], "sessionPersistence": {"sessionName": "no name"}},
+            {"matches": [{"path": {"value": "/b"}}]},
+        ]});
+        let object = core::Custom {
+            metadata: core::Meta {
+                name: Some("r".into()),
+                ..core::Meta::default()
+            },
+            spec,
+            ..core::Custom::default()
+        };
+        custom(Kind::HttpRoute, object, origin)
+    };
+    assert_eq!(route(Origin::File).unwrap_err().len(), 1);
+    let Ok(Some(Object::Route(_, route))) = route(Origin::ApiServer) else {
+        panic!("it is a route")
+    };
+    let refused: Vec<bool> = route.rules.iter().map(|rule| rule.refused.is_some()).collect();
+    assert_eq!((refused, route.refused), (vec![true, false], None));
+}

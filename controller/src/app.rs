@@ -44,6 +44,9 @@ use crate::{
 /// Time that streams have to end after SIGTERM: they are told at once.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Changes that are taken in together, at most by one batch more.
+const TOGETHER: usize = 4096;
+
 /// Runs until SIGTERM.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let drain = Signal::new();
@@ -459,7 +462,15 @@ async fn follow(
         tokio::select! {
             changes = referred => answers.apply(Batch { changes, synced: false }),
             batch = batches.recv() => match batch {
-                Some(batch) => {
+                Some(mut batch) => {
+                    // What came while the last one was taken in is taken in together: in a flood of changes each answer is made once.
+                    while !batch.synced
+                        && batch.changes.len() < TOGETHER
+                        && let Ok(more) = batches.try_recv()
+                    {
+                        batch.changes.extend(more.changes);
+                        batch.synced = more.synced;
+                    }
                     tracing::debug!(changes = batch.changes.len(), synced = batch.synced, "objects");
                     take(&answers, &mut reader, batch).await;
                 }

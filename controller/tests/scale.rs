@@ -76,10 +76,7 @@ fn timed<T>(what: &str, most: Duration, run: impl FnOnce() -> T) -> T {
 
 #[test]
 fn ten_thousand_routes_are_answered_and_judged_in_good_time() {
-    let settings = Settings {
-        trust_domain: "cluster.local".into(),
-        cluster_cidrs: Default::default(),
-    };
+    let settings = Settings::new("cluster.local");
     let name = Name::Gateway(ObjectKey::new("infra", "front"));
     let objects = objects();
     let seconds = Duration::from_secs;

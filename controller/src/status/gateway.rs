@@ -12,6 +12,7 @@ use crate::{
         objects::{Gateway, GatewayClass},
         references::Why,
     },
+    infrastructure::Parameters,
     objects::GATEWAY_GROUP,
 };
 
@@ -68,7 +69,10 @@ fn parameters(cluster: &Cluster, gateway: &Gateway) -> Result<(), String> {
     let key = ObjectKey::new(&gateway.key.namespace, &reference.name);
     match cluster.config_map_named(&key) {
         None => Err(format!("infrastructure.parametersRef: there is no ConfigMap {key}")),
-        Some(_) => Ok(()),
+        Some(map) => match Parameters::read(&map.data) {
+            Ok(_) => Ok(()),
+            Err(mistakes) => Err(format!("the ConfigMap {key}: {}", mistakes.join("; "))),
+        },
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{Test, tests};
 
 tests![exec_logs_cp_and_attach, port_forward_reaches_the_application];
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(120);
 
 fn exec_logs_cp_and_attach(test: &Test) -> Result<()> {
     let namespace = test.namespace("weft.dev/inject: enabled")?;
@@ -74,9 +74,11 @@ fn exec_logs_cp_and_attach(test: &Test) -> Result<()> {
 fn through(cluster: &Cluster, namespace: &Namespace<'_>, target: &str, port: u16) -> Result<String> {
     let ports = format!(":{port}");
     let mut forward = cluster.kubectl_spawn(&["-n", namespace.name(), "port-forward", target, &ports])?;
+    // Held until the end: kubectl writes a line for each connection, and ends when nobody would read it.
+    let mut output = BufReader::new(forward.stdout.take().context("port-forward has an output")?);
     let ask = || -> Result<String> {
         let mut told = String::new();
-        BufReader::new(forward.stdout.take().context("port-forward has an output")?).read_line(&mut told)?;
+        output.read_line(&mut told)?;
         // Forwarding from 127.0.0.1:40001 -> 8080
         let own = told.split(" -> ").next().and_then(|text| text.rsplit(':').next());
         let own: u16 = own
@@ -98,6 +100,7 @@ fn through(cluster: &Cluster, namespace: &Namespace<'_>, target: &str, port: u16
     let answer = { ask }();
     forward.kill()?;
     let said = forward.wait_with_output()?;
+    drop(output);
     answer.with_context(|| format!("port-forward said: {}", String::from_utf8_lossy(&said.stderr)))
 }
 

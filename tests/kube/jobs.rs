@@ -21,7 +21,7 @@ tests![
 ];
 
 const STRICT: &str = "weft.dev/inject: enabled, weft.dev/mtls: strict";
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(120);
 
 /// A template of a Job's pod: these init containers and the application, as YAML in flow style.
 fn template(init: &str, command: &str) -> String {

@@ -22,7 +22,7 @@ tests![
     a_stateful_sets_pod_is_found_again,
 ];
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(120);
 const STRICT: &str = "weft.dev/inject: enabled, weft.dev/mtls: strict";
 
 /// A server that is ready when it answers, with these more fields of its container.

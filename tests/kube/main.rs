@@ -143,6 +143,8 @@ impl Test {
         let own = lock(&self.own).clone();
         let failed = result.map_err(|error| {
             let mut text = format!("{error:#}\n(after {:.1} s)", start.elapsed().as_secs_f64());
+            // Told at once too: a run that is ended from outside tells nothing at its end.
+            eprintln!("{}: {text}", self.name);
             let used = lock(&self.used).clone();
             for namespace in own.iter().chain(&used).map(String::as_str).chain([SYSTEM]) {
                 if let Err(error) = self.cluster.keep_namespace(&self.name, namespace) {

@@ -18,8 +18,8 @@ tests![
 ];
 
 const MESHED: &str = "weft.dev/inject: enabled";
-const MINUTE: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A web server and a client, with these annotations of the server's pods.
 fn pair(namespace: &Namespace<'_>, annotations: &str) -> Result<()> {

@@ -19,7 +19,7 @@ tests![
 const MESHED: &str = "weft.dev/inject: enabled";
 /// How long the proxies may take to follow a change.
 const SECONDS: Duration = Duration::from_secs(5);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(120);
 
 fn app(namespace: &Namespace<'_>, name: &str, arguments: &str, port: u16) -> String {
     let container = format!("image: '{APPS}', args: [{arguments}], {}", ready_when_open(port));

@@ -241,8 +241,9 @@ fn a_grpc_connection_is_balanced_over_three_pods(test: &Test) -> Result<()> {
         .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
         .collect();
     ensure!(counts.iter().sum::<u32>() == 300, "{told}");
+    // Not equally: a pod that answers later than the others, as on a busy machine, is asked less.
     ensure!(
-        counts.len() == 3 && counts.iter().all(|count| *count >= 60),
+        counts.len() == 3 && counts.iter().all(|count| *count >= 20),
         "not balanced: {told}"
     );
     Ok(())

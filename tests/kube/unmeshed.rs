@@ -12,7 +12,7 @@ use crate::{Test, tests};
 
 tests![a_namespace_labelled_later_is_told_how_to_be_repaired];
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(120);
 /// Within which an un-meshed pod is counted and told of (RELIABILITY T41).
 const TOLD: Duration = Duration::from_secs(10);
 /// Port of the controller's metrics.

@@ -121,6 +121,12 @@ pub fn pod(object: core::Pod, notes: &mut Vec<String>) -> Result<Pod, Mistakes> 
     }
     let host_network = spec.host_network == Some(true);
     let terminating = object.metadata.deletion_timestamp;
+    let conditions = status.conditions.unwrap_or_default();
+    let holds = |name: &str| {
+        let mut all = conditions.iter();
+        all.any(|condition| condition.r#type == name && condition.status == "True")
+    };
+    let gates = spec.readiness_gates.unwrap_or_default();
     Ok(Pod {
         key,
         uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
@@ -132,6 +138,7 @@ pub fn pod(object: core::Pod, notes: &mut Vec<String>) -> Result<Pod, Mistakes> 
         mesh: mesh.filter(|_| !host_network),
         terminating,
         strict,
+        containers_ready: !ended && holds("ContainersReady") && gates.iter().all(|gate| holds(&gate.condition_type)),
     })
 }
 

@@ -316,6 +316,9 @@ pub struct Pod {
     pub terminating: bool,
     /// Its own annotation asks for strict mTLS.
     pub strict: bool,
+    /// Its kubelet's last word: every container is ready, and so is what else the pod must wait for. Stays while the node is
+    /// silent, when Kubernetes itself calls all pods of the node unready.
+    pub containers_ready: bool,
 }
 
 /// What the arguments of weft's containers in a pod's specification say.

@@ -113,6 +113,16 @@ pub struct PodSpec {
     pub service_account_name: Option<String>,
     /// Where weft's containers stand.
     pub init_containers: Option<Vec<Container>>,
+    /// Conditions that others than the kubelet must set before the pod is ready.
+    pub readiness_gates: Option<Vec<ReadinessGate>>,
+}
+
+/// A condition that must hold before a pod is ready.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReadinessGate {
+    /// Its type.
+    pub condition_type: String,
 }
 
 /// A container.
@@ -139,6 +149,18 @@ pub struct PodStatus {
     /// All of its addresses.
     #[serde(rename = "podIPs")]
     pub pod_ips: Option<Vec<PodIp>>,
+    /// What holds of it.
+    pub conditions: Option<Vec<Condition>>,
+}
+
+/// Something that holds of a pod, or does not.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Condition {
+    /// What.
+    pub r#type: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
 }
 
 /// An address of a pod.

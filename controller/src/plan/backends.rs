@@ -181,7 +181,11 @@ impl<'a> Backends<'a> {
             }
         };
         let terminating = endpoint.terminating || pod.is_some_and(|pod| pod.terminating);
-        if !(endpoint.ready || (terminating && endpoint.serving)) {
+        // A node that does not report for a while makes every pod on it unready at once, and all of a Service's may stand there. None of
+        // them has said so itself, and most serve on: they are left for when there is nothing else (RELIABILITY F13, F14). Kubernetes
+        // deletes them when the node stays silent.
+        let doubted = !endpoint.ready && !terminating && pod.is_some_and(|pod| pod.containers_ready);
+        if !(endpoint.ready || doubted || (terminating && endpoint.serving)) {
             return None;
         }
         Some(wire::Endpoint {
@@ -189,7 +193,7 @@ impl<'a> Backends<'a> {
             pod: pod.map(|pod| name_of(&pod.key)),
             pod_uid: pod.map(|pod| pod.uid.to_string()).unwrap_or_default(),
             identity: owner.map(|pod| identity(self.settings, pod, port)).unwrap_or_default(),
-            terminating,
+            terminating: terminating || doubted,
         })
     }
 

@@ -1,8 +1,8 @@
 //! One call of the API server: the bytes of an AdmissionReview in, the bytes of its answer out. Without state, without
 //! side effects (so a dry run needs no case of its own), and without trust in what it reads (RELIABILITY T43).
 //!
-//! The object is kept as it was sent; see [`crate::patch`]. The namespace's labels are not in a review: that the webhook
-//! was called at all says that the namespace is enabled, see [`Namespace::selected`].
+//! The object is kept as it was sent; see [`crate::patch`]. The namespace's labels are not in a review: which
+//! webhook was called says that the namespace is enabled, and whether it is strict, see [`Namespace::selected`].
 
 use k8s_openapi::{ByteString, api::core::v1::Pod};
 use serde::Deserialize;
@@ -49,11 +49,13 @@ pub enum Verdict {
     Refused(String),
 }
 
-/// Which of the two webhooks is asked.
+/// Which of the webhooks is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// Pods are injected.
     Inject,
+    /// Pods are injected, in a namespace that is labelled `weft.dev/mtls=strict`.
+    InjectStrict,
     /// Pods of a namespace whose Pod Security forbids that: see [`pod_security`].
     PodSecurity,
 }
@@ -165,7 +167,10 @@ fn create(request: &Request, terms: &Terms) -> Result<(Value, Verdict), Malforme
         .clone()
         .or_else(|| pod.metadata.namespace.clone())
         .unwrap_or_default();
-    let namespace = Namespace::selected(name);
+    let namespace = match terms.endpoint {
+        Endpoint::InjectStrict => Namespace::selected_strict(name),
+        Endpoint::Inject | Endpoint::PodSecurity => Namespace::selected(name),
+    };
     let context = Context {
         settings: terms.settings,
         namespace: &namespace,

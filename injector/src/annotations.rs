@@ -26,6 +26,12 @@ pub struct Skips {
     pub uids: Uids,
 }
 
+/// Whether the pod is strict by its own annotation, or by its namespace's label as far as that is known.
+pub fn is_strict(annotations: Option<&BTreeMap<String, String>>, namespace: &Namespace) -> bool {
+    let own = annotations.and_then(|annotations| annotations.get(label::MTLS));
+    [own.map(String::as_str), namespace.mtls()].contains(&Some("strict"))
+}
+
 /// Reads the annotations, and gathers every mistake in them.
 pub fn read(annotations: Option<&BTreeMap<String, String>>, namespace: &Namespace, refusals: &mut Refusals) -> Skips {
     let get = |key: &str| {

@@ -36,12 +36,12 @@ pub fn is_proxy(container: &Container) -> bool {
     )
 }
 
-/// The proxy's container.
-pub fn proxy(settings: &Settings, skips: &Skips, probes: &Found) -> Container {
+/// The proxy's container. `strict`: it refuses plaintext from its first moment on, whether the controller is there or not.
+pub fn proxy(settings: &Settings, skips: &Skips, probes: &Found, strict: bool) -> Container {
     Container {
         name: container::PROXY.into(),
         args: Some(vec![SIDECAR.into()]),
-        env: Some(environment(settings, skips, probes)),
+        env: Some(environment(settings, skips, probes, strict)),
         restart_policy: Some(ALWAYS.into()),
         ports: Some(vec![ContainerPort {
             name: Some("weft-metrics".into()),
@@ -91,7 +91,7 @@ fn common(image: &str, settings: &Settings) -> Container {
     }
 }
 
-fn environment(settings: &Settings, skips: &Skips, probes: &Found) -> Vec<EnvVar> {
+fn environment(settings: &Settings, skips: &Skips, probes: &Found, strict: bool) -> Vec<EnvVar> {
     let probe_ports: Vec<_> = probes.dialled.iter().map(u16::to_string).collect();
     let mesh = Mesh {
         trust_domain: &settings.trust_domain,
@@ -105,6 +105,7 @@ fn environment(settings: &Settings, skips: &Skips, probes: &Found) -> Vec<EnvVar
         (env::CLUSTER_CIDRS, settings.cluster_cidrs.to_string()),
         (env::PROBE_PORTS, probe_ports.join(",")),
         (env::PROBES, probes.kept.to_string()),
+        (env::MTLS, if strict { "strict".into() } else { String::new() }),
         (env::SKIP_INBOUND_PORTS, skips.inbound_ports.to_string()),
     ];
     let variable = |(name, source)| match source {

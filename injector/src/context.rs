@@ -176,7 +176,10 @@ enum Labels {
     Known(BTreeMap<String, String>),
     /// An AdmissionReview does not carry them. But the webhook is called for labelled namespaces only (its
     /// `namespaceSelector`), so the call itself says `weft.dev/inject=enabled`.
-    Selected,
+    /// With `strict`, by the webhook for namespaces that are labelled `weft.dev/mtls=strict`.
+    Selected {
+        strict: bool,
+    },
 }
 
 impl Namespace {
@@ -192,7 +195,15 @@ impl Namespace {
     pub fn selected(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            labels: Labels::Selected,
+            labels: Labels::Selected { strict: false },
+        }
+    }
+
+    /// A namespace that the webhook for strict ones was called for.
+    pub fn selected_strict(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            labels: Labels::Selected { strict: true },
         }
     }
 
@@ -200,7 +211,7 @@ impl Namespace {
     pub fn inject(&self) -> Option<&str> {
         match &self.labels {
             Labels::Known(labels) => labels.get(names::label::INJECT).map(String::as_str),
-            Labels::Selected => Some("enabled"),
+            Labels::Selected { .. } => Some("enabled"),
         }
     }
 
@@ -208,7 +219,7 @@ impl Namespace {
     pub fn mtls(&self) -> Option<&str> {
         match &self.labels {
             Labels::Known(labels) => labels.get(names::label::MTLS).map(String::as_str),
-            Labels::Selected => None,
+            Labels::Selected { strict } => strict.then_some("strict"),
         }
     }
 

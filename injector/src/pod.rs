@@ -40,6 +40,7 @@ pub fn inject(pod: &Pod, context: &Context) -> Result<Outcome, Vec<Refusal>> {
     }
     let mut meshed = stripped(pod);
     let skips = annotations::read(meshed.metadata.annotations.as_ref(), context.namespace, &mut refusals);
+    let strict = annotations::is_strict(meshed.metadata.annotations.as_ref(), context.namespace);
     let spec = meshed.spec.get_or_insert_default();
     refuse::check(spec, &mut refusals);
     let mut probes = probes::Found::default();
@@ -50,7 +51,7 @@ pub fn inject(pod: &Pod, context: &Context) -> Result<Outcome, Vec<Refusal>> {
     refusals.into_result()?;
 
     let ours = [
-        containers::proxy(context.settings, &skips, &probes),
+        containers::proxy(context.settings, &skips, &probes, strict),
         containers::init(context.settings, &skips),
     ];
     spec.init_containers.get_or_insert_default().splice(0..0, ours);

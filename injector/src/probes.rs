@@ -1,7 +1,8 @@
 //! Probes that would lie behind a redirect. Capture accepts every connection, so a `tcpSocket` probe of a dead
-//! application would succeed; it becomes an `httpGet` on weft's own port, which dials the application.
+//! application would succeed; it becomes an `httpGet` on weft's own port, which dials the application. So does an `httpGet` over HTTPS:
+//! what the kubelet asks within its TLS cannot be seen at inbound, and a strict pod would have to refuse it.
 //!
-//! Everything else passes as it is: `httpGet` and `grpc` go through inbound and fail with the application, `exec` and
+//! Everything else passes as it is: `httpGet` over HTTP and `grpc` go through inbound and fail with the application, `exec` and
 //! lifecycle hooks do not cross the redirect, or are answered the same way. The kubelet has no certificate of the mesh,
 //! so a strict proxy is told of the `httpGet` and `grpc` probes, and lets these in.
 
@@ -24,7 +25,7 @@ use crate::refuse::{Refusals, is_reserved, reserved};
 pub struct Found {
     /// Ports that rewritten probes dial through weft.
     pub dialled: BTreeSet<u16>,
-    /// Probes that stay as they are and go through inbound.
+    /// Probes that stay as they are and go through inbound, and those over HTTPS, which weft makes itself.
     pub kept: Probes,
 }
 
@@ -37,8 +38,21 @@ pub fn rewrite(container: &mut Container, skipped: &Ports, found: &mut Found, re
     ];
     for (field, probe) in &mut probes {
         let Some(probe) = probe else { continue };
-        if let Some(port) = already_rewritten(probe) {
-            found.dialled.insert(port);
+        match already_rewritten(probe) {
+            Some(Before::Tcp(port)) => drop(found.dialled.insert(port)),
+            Some(Before::Https(https)) => found.kept.add(https),
+            None => {}
+        }
+        if let Some((port, https)) = over_https(probe, container).filter(|(port, _)| !skipped.contains(*port))
+            && let Some(get) = &mut probe.http_get
+        {
+            let path = get.path.as_deref().unwrap_or_default();
+            let slash = if path.starts_with('/') { "" } else { "/" };
+            get.path = Some(format!("{}{port}{slash}{path}", path::HTTPS_PROBE_PREFIX));
+            get.port = IntOrString::Int(i32::from(port::METRICS));
+            get.scheme = Some("HTTP".into());
+            found.kept.add(https);
+            continue;
         }
         if let Some(kept) = passes(probe, container).filter(|(port, _)| !skipped.contains(*port)) {
             found.kept.add(kept.1);
@@ -84,6 +98,18 @@ fn passes(probe: &Probe, container: &Container) -> Option<(u16, probes::Probe)> 
     Some((port, probes::Probe::Grpc { port }))
 }
 
+/// An `httpGet` probe of the pod over HTTPS, and its port.
+fn over_https(probe: &Probe, container: &Container) -> Option<(u16, probes::Probe)> {
+    let get = probe.http_get.as_ref()?;
+    let is_here = get.host.as_deref().is_none_or(str::is_empty);
+    let is_https = get.scheme.as_deref() == Some("HTTPS");
+    let port = resolve(&get.port, container).ok().filter(|_| is_https && is_here)?;
+    Some((
+        port,
+        probes::Probe::https(port, get.path.as_deref().unwrap_or_default()),
+    ))
+}
+
 fn stand_in(port: u16) -> HTTPGetAction {
     HTTPGetAction {
         path: Some(format!("{}{port}", path::TCP_PROBE_PREFIX)),
@@ -93,13 +119,27 @@ fn stand_in(port: u16) -> HTTPGetAction {
     }
 }
 
-/// The port that a probe dials through weft, when it was rewritten before: injection must find the same ports again.
-fn already_rewritten(probe: &Probe) -> Option<u16> {
+/// What a probe was before it was rewritten.
+enum Before {
+    /// `tcpSocket` of this port.
+    Tcp(u16),
+    /// `httpGet` over HTTPS.
+    Https(probes::Probe),
+}
+
+/// What a probe asks of the application through weft, when it was rewritten before: injection must find the same again.
+fn already_rewritten(probe: &Probe) -> Option<Before> {
     let get = probe.http_get.as_ref()?;
     if get.port != IntOrString::Int(i32::from(port::METRICS)) {
         return None;
     }
-    get.path.as_deref()?.strip_prefix(path::TCP_PROBE_PREFIX)?.parse().ok()
+    let path = get.path.as_deref()?;
+    if let Some(port) = path.strip_prefix(path::TCP_PROBE_PREFIX) {
+        return port.parse().ok().map(Before::Tcp);
+    }
+    let rest = path.strip_prefix(path::HTTPS_PROBE_PREFIX)?;
+    let (port, path) = rest.split_at(rest.find('/')?);
+    Some(Before::Https(probes::Probe::https(port.parse().ok()?, path)))
 }
 
 /// As the kubelet does it: a name is looked up among the container's own ports, then read as a number.

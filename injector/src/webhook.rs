@@ -36,6 +36,8 @@ use crate::{
 
 /// Where reviews are posted. The API server adds a query of its own.
 pub const PATH: &str = "/inject";
+/// Where they are posted from namespaces that are labelled `weft.dev/mtls=strict`.
+pub const STRICT_PATH: &str = "/inject/strict";
 /// Where they are posted from namespaces whose Pod Security forbids what weft adds to a pod.
 pub const POD_SECURITY_PATH: &str = "/inject/pod-security";
 
@@ -243,6 +245,7 @@ async fn review(request: Request<Incoming>, shared: &Shared) -> Result<Vec<u8>, 
     let unanswered = |status, why: &str| Err(Unanswered(status, why.to_owned()));
     let endpoint = match request.uri().path() {
         PATH => Endpoint::Inject,
+        STRICT_PATH => Endpoint::InjectStrict,
         POD_SECURITY_PATH => Endpoint::PodSecurity,
         _ => return unanswered(StatusCode::NOT_FOUND, "nothing here"),
     };

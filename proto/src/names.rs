@@ -75,6 +75,9 @@ pub mod path {
     pub const METRICS: &str = "/metrics";
     /// `GET /probe/tcp/PORT`: 200 when the application accepts a connection on PORT, else 503. Stands for a `tcpSocket` probe.
     pub const TCP_PROBE_PREFIX: &str = "/probe/tcp/";
+    /// `GET /probe/https/PORT/PATH`: what the application answers to `GET https://POD:PORT/PATH`. Stands for an `httpGet` probe with
+    /// `scheme: HTTPS`, whose TLS nobody could tell from a stranger's.
+    pub const HTTPS_PROBE_PREFIX: &str = "/probe/https/";
 }
 
 /// Labels and annotations.
@@ -145,8 +148,12 @@ pub mod env {
         /// Ports that `/probe/tcp/PORT` may dial, comma-separated.
         pub const PROBE_PORTS: &str = "WEFT_PROBE_PORTS";
         /// The httpGet and grpc probes of the pod's containers, which a strict pod lets in without mTLS, as
-        /// `http:8080:/healthz,grpc:50051`. In a path `,` is percent-encoded; the query is not compared.
+        /// `http:8080:/healthz,grpc:50051`; and, as `https:8443:/healthz`, those that `/probe/https/PORT/PATH` stands for. In a path `,` is percent-encoded; the query is not compared.
         pub const PROBES: &str = "WEFT_PROBES";
+        /// `strict`: plaintext is refused until the controller says otherwise. Left out, or `permissive`: it is accepted until then.
+        /// The injector writes the mode that the pod had when it was made; what the controller has said once counts more, and
+        /// lies in a file beside the admin socket for a proxy that is started again.
+        pub const MTLS: &str = "WEFT_MTLS";
         /// Inbound ports that are not redirected and so not weft's, as in the annotation.
         pub const SKIP_INBOUND_PORTS: &str = "WEFT_SKIP_INBOUND_PORTS";
         /// Worker threads, each with its own runtime and pools. Default: the CPUs that the container may use, of a sidecar at most 4.
@@ -264,6 +271,8 @@ pub mod kubernetes {
     pub const WEBHOOK: &str = "weft-injector";
     /// Name of the webhook that injects.
     pub const INJECT_WEBHOOK: &str = "inject.weft.dev";
+    /// Name of the webhook that injects in namespaces that are labelled `weft.dev/mtls=strict`.
+    pub const STRICT_WEBHOOK: &str = "strict.inject.weft.dev";
     /// Name of the webhook that speaks for namespaces whose Pod Security forbids the injected containers.
     pub const POD_SECURITY_WEBHOOK: &str = "pod-security.inject.weft.dev";
     /// Reason of the Event that tells of a pod which should be meshed and is not.

@@ -1,4 +1,5 @@
-//! The probes that a strict pod lets in without mTLS, typed: the kubelet has no certificate of the mesh.
+//! The probes that a strict pod lets in without mTLS, typed: the kubelet has no certificate of the mesh. And those over HTTPS, which
+//! the proxy makes itself on its behalf.
 //!
 //! The injector reads them from the Pod's spec and writes them into the proxy's environment; the proxy reads them. What
 //! a request must look like to be one of them is the proxy's matter.
@@ -17,6 +18,13 @@ pub enum Probe {
         /// The path that the kubelet asks for, without query; it begins with `/`.
         path: String,
     },
+    /// `httpGet` over HTTPS: asked for on weft's own port, made by the proxy.
+    Https {
+        /// The port.
+        port: u16,
+        /// As of [`Probe::Http`].
+        path: String,
+    },
     /// `grpc`: the health service on this port.
     Grpc {
         /// The port.
@@ -28,13 +36,19 @@ impl Probe {
     /// An `httpGet` probe of this `path`, as a Pod's spec says it: the kubelet adds a leading `/` where it is missing,
     /// and sends no fragment. The query is left away.
     pub fn http(port: u16, path: &str) -> Self {
-        let path = path.split(['?', '#']).next().unwrap_or_default();
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        Self::Http {
-            port,
-            path: format!("{slash}{path}"),
-        }
+        Self::Http { port, path: sent(path) }
     }
+
+    /// The same over HTTPS.
+    pub fn https(port: u16, path: &str) -> Self {
+        Self::Https { port, path: sent(path) }
+    }
+}
+
+fn sent(path: &str) -> String {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    format!("{slash}{path}")
 }
 
 /// Probes, as `http:8080:/healthz,grpc:50051`; sorted, each once. In a path every byte but printable ASCII is
@@ -60,8 +74,13 @@ impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grpc { port } => write!(f, "grpc:{port}"),
-            Self::Http { port, path } => {
-                write!(f, "http:{port}:")?;
+            Self::Http { port, path } | Self::Https { port, path } => {
+                let scheme = if matches!(self, Self::Http { .. }) {
+                    "http"
+                } else {
+                    "https"
+                };
+                write!(f, "{scheme}:{port}:")?;
                 path.bytes().try_for_each(|byte| match byte {
                     b'!'..=b'~' if byte != b',' && byte != b'%' => write!(f, "{}", char::from(byte)),
                     _ => write!(f, "%{byte:02X}"),
@@ -94,12 +113,14 @@ fn read(entry: &str) -> Option<Probe> {
     let port = |text: &str| number(text).filter(|port: &u16| *port > 0);
     match entry.split_once(':')? {
         ("grpc", rest) => Some(Probe::Grpc { port: port(rest)? }),
-        ("http", rest) => {
+        (scheme @ ("http" | "https"), rest) => {
             let (number, path) = rest.split_once(':')?;
-            let path = decoded(path)?;
-            let probe = Probe::http(port(number)?, &path);
+            let (port, path) = (port(number)?, decoded(path)?);
             // What is left away in a probe is no part of one.
-            matches!(&probe, Probe::Http { path: kept, .. } if *kept == path).then_some(probe)
+            (sent(&path) == path).then(|| match scheme {
+                "http" => Probe::Http { port, path },
+                _ => Probe::Https { port, path },
+            })
         }
         _ => None,
     }
@@ -129,10 +150,13 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_sorted_and_each_once() {
-        let text = "grpc:50051, http:8080:/healthz,http:80:/,http:8080:/healthz";
+        let text = "grpc:50051, https:8443:/healthz,http:8080:/healthz,http:80:/,http:8080:/healthz";
         let probes: Probes = text.parse().unwrap();
-        assert_eq!(probes.to_string(), "http:80:/,http:8080:/healthz,grpc:50051");
-        assert_eq!(probes.iter().count(), 3);
+        assert_eq!(
+            probes.to_string(),
+            "http:80:/,http:8080:/healthz,https:8443:/healthz,grpc:50051"
+        );
+        assert_eq!(probes.iter().count(), 4);
         assert_eq!("".parse::<Probes>().unwrap(), Probes::default());
     }
 
@@ -170,6 +194,10 @@ mod tests {
             "http:0:/",
             "http:+80:/",
             "http:8080:/a b",
+            "https:8443",
+            "https:0:/",
+            "https:8443:healthz",
+            "HTTPS:8443:/",
             "grpc:",
             "grpc:0",
             "grpc:50051:x",
@@ -190,6 +218,7 @@ mod tests {
         fn any_path_is_read_back(paths in proptest::collection::vec((1u16.., any::<String>()), 0..4), port in 1u16..) {
             let mut probes = Probes::default();
             paths.iter().for_each(|(port, path)| probes.add(Probe::http(*port, path)));
+            paths.iter().for_each(|(port, path)| probes.add(Probe::https(*port, path)));
             probes.add(Probe::Grpc { port });
             prop_assert_eq!(probes.to_string().parse::<Probes>(), Ok(probes));
         }

@@ -1,6 +1,8 @@
-//! What the proxy tells of itself. On its port: live, ready, metrics and the probes that stand for `tcpSocket` probes, GET
+//! What the proxy tells of itself. On its port: live, ready, metrics and what stands for `tcpSocket` probes and those over HTTPS, GET
 //! only and nothing that changes anything (RELIABILITY T31). On a socket file, which only the proxy's user can open: the
 //! drain, the destinations, a gateway's listeners and the log's filter.
+
+mod https_probe;
 
 use std::{
     io::{self, Read, Write},
@@ -61,10 +63,13 @@ fn bind_at(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Serves the port, for ever.
 pub async fn serve_port(listener: std::net::TcpListener, shared: Arc<Shared>) -> io::Result<()> {
-    let asked = shared.clone();
+    let (asked, https) = (shared.clone(), shared.clone());
     let routes = Routes::new(move || asked.ready())
         .metrics(metrics::render)
-        .get_below(path::TCP_PROBE_PREFIX, move |rest| probe(rest, shared.clone()));
+        .get_below(path::TCP_PROBE_PREFIX, move |rest| probe(rest, shared.clone()))
+        .get_below_with(path::HTTPS_PROBE_PREFIX, move |rest, head| {
+            https_probe::answer(rest, head, https.clone())
+        });
     admin::Server::on(TcpListener::from_std(listener)?, routes)
         .serve()
         .await;

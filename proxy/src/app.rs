@@ -15,6 +15,7 @@ use weft_service::{
 use crate::{
     config::Config,
     front::Front,
+    last_word,
     role::{self, Direction, Role},
     tables::{Ask, Tables},
     trace::Tracer,
@@ -66,11 +67,12 @@ impl Shared {
     /// Gathers the parts; `asks` is where discovery learns what to follow.
     pub fn new(config: Config, asks: mpsc::UnboundedSender<Ask>) -> Arc<Self> {
         let credentials = Holder::new();
+        let strict = last_word::read(&config).unwrap_or(config.strict);
         Arc::new(Self {
             inbound: Arc::new(role::inbound::role()),
             outbound: Arc::new(role::outbound::role()),
             gateway: Arc::new(role::gateway::role()),
-            tables: Tables::new(config.cluster_cidrs.clone(), config.pod_ips.clone(), asks),
+            tables: Tables::new(config.cluster_cidrs.clone(), config.pod_ips.clone(), strict, asks),
             credentials,
             inbound_drain: Signal::new(),
             outbound_drain: Signal::new(),

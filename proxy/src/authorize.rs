@@ -61,11 +61,12 @@ fn refuse_if(is_refused: bool) -> Result<(), Fault> {
 }
 
 /// Whether this may become one of the pod's own probes that were left as they are: its port is that of one, and the
-/// client speaks as that does. `tcpSocket` probes never come here: the injector sends them to weft's own port.
+/// client speaks as that does. `tcpSocket` probes and those over HTTPS never come here: the injector sends them to weft's own port.
 fn may_be_probe(probes: &Probes, port: u16, seen: &Seen) -> bool {
     probes.iter().any(|probe| match probe {
         Probe::Http { port: own, .. } => *own == port && *seen == Seen::Http1,
         Probe::Grpc { port: own } => *own == port && *seen == Seen::Http2,
+        Probe::Https { .. } => false,
     })
 }
 
@@ -78,12 +79,13 @@ fn is_probe(probes: &Probes, at: u16, request: &Request) -> bool {
             over_h1 && *port == at && matches!(request.method(), "GET" | "HEAD") && is_path(own.as_bytes(), path)
         }
         Probe::Grpc { port } => !over_h1 && *port == at && request.method() == "POST" && HEALTH.contains(&path),
+        Probe::Https { .. } => false,
     })
 }
 
 /// Whether a path is what the kubelet sends for a probe: as it is written, or with what no path may hold encoded. Nothing
 /// else that means the same, as with `..`: the application may take that for another path.
-fn is_path(own: &[u8], sent: &[u8]) -> bool {
+pub fn is_path(own: &[u8], sent: &[u8]) -> bool {
     sent == own || sent == canonical::path(own).as_ref()
 }
 
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
     use weft_wire::h1::{RequestHead, Scan};
 
-    const PROBES: &str = "http:8080:/healthz,http:8080:/a%20b,http:80:/,grpc:50051";
+    const PROBES: &str = "http:8080:/healthz,http:8080:/a%20b,http:80:/,https:8443:/healthz,grpc:50051";
 
     fn h1(line: &str) -> Request {
         let head = format!("{line} HTTP/1.1\r\nhost: web\r\n\r\n");
@@ -145,6 +147,7 @@ mod tests {
             assert!(!passes(8080, &h1(line)), "{line}");
         }
         assert!(!passes(80, &h1("GET /healthz")), "the port of another probe");
+        assert!(!passes(8443, &h1("GET /healthz")), "weft makes that one itself");
         assert!(!passes(8080, &h2("GET", "/healthz")), "the kubelet speaks HTTP/1");
         for (port, method, path) in [
             (50051, "POST", "/grpc.health.v1.Health/List"),
@@ -168,6 +171,8 @@ mod tests {
             (81, Seen::Http1),
             (8080, Seen::Opaque),
             (8080, Seen::Tls(Default::default())),
+            (8443, Seen::Tls(Default::default())),
+            (8443, Seen::Http1),
         ] {
             assert!(!may_be_probe(&probes, port, &seen), "{port} {seen:?}");
         }

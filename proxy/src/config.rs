@@ -64,6 +64,8 @@ pub struct Config {
     pub probe_ports: Ports,
     /// Probes that are let in without mTLS.
     pub probes: Probes,
+    /// Whether plaintext is refused until the controller has said anything.
+    pub strict: bool,
     /// Inbound ports that are not weft's.
     pub skip_inbound_ports: Ports,
     /// Worker threads.
@@ -290,6 +292,11 @@ impl Config {
             Probes::default(),
             parsed,
         );
+        let strict = r.optional(env::MTLS, "strict or permissive", false, |value| match value {
+            "strict" => Ok(true),
+            "permissive" => Ok(false),
+            other => Err(format!("'{other}' is neither strict nor permissive")),
+        });
         let skip_inbound_ports = r.optional(env::SKIP_INBOUND_PORTS, ports, Ports::default(), parsed);
         let gateway = r.optional(env::GATEWAY, "namespace/name of a Gateway", None, gateway);
         // More than four workers are for gateways; a sidecar has one application to serve.
@@ -352,6 +359,7 @@ impl Config {
                 cluster_cidrs: cluster_cidrs?,
                 probe_ports: probe_ports?,
                 probes: probes?,
+                strict: strict?,
                 skip_inbound_ports: skip_inbound_ports?,
                 workers: workers?,
                 log: log?,

@@ -21,7 +21,7 @@ use weft_proto::{
 use self::channel::BackOff;
 use crate::{
     app::Shared,
-    metrics,
+    last_word, metrics,
     tables::{Ask, Workload},
 };
 
@@ -215,6 +215,7 @@ fn apply_workload(shared: &Shared, workload: rpc::Workload) {
         strict_mtls: workload.strict_mtls,
         protocols: protocols.collect(),
     };
+    last_word::keep(&shared.config, known.strict_mtls);
     shared.tables.set_workload(known);
     if workload.terminating {
         shared.inbound_drain.drain();

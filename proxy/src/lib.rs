@@ -16,6 +16,7 @@ pub mod detect;
 pub mod terminate;
 pub mod front;
 pub mod tables;
+pub mod last_word;
 pub mod authorize;
 pub mod endpoint;
 pub mod hop;

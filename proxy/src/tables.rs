@@ -157,8 +157,12 @@ thread_local! {
 }
 
 impl Tables {
-    /// No destinations yet; `asks` is where discovery learns what to follow.
-    pub fn new(cluster: Cidrs, own: Vec<IpAddr>, asks: mpsc::UnboundedSender<Ask>) -> Self {
+    /// No destinations yet; `strict` holds until the controller says otherwise; `asks` is where discovery learns what to follow.
+    pub fn new(cluster: Cidrs, own: Vec<IpAddr>, strict: bool, asks: mpsc::UnboundedSender<Ask>) -> Self {
+        let workload = Workload {
+            strict_mtls: strict,
+            ..Workload::default()
+        };
         static IDS: AtomicU64 = AtomicU64::new(1);
         let id = IDS.fetch_add(1, Relaxed);
         Self {
@@ -167,7 +171,7 @@ impl Tables {
             asks,
             cluster,
             own,
-            workload: ArcSwap::default(),
+            workload: ArcSwap::from_pointee(workload),
             workload_known: AtomicBool::new(false),
             workload_arrived: Notify::new(),
             began: Instant::now(),
@@ -179,9 +183,9 @@ impl Tables {
         self.workload.load_full()
     }
 
-    /// Waits for the controller's first word of the pod itself: until then nobody knows whether it is strict, and a proxy that was
-    /// started again in the middle of traffic would let plaintext in. Bounded from the proxy's start on, so that a pod that starts while
-    /// the controller is away serves, and answers its probes.
+    /// Waits for the controller's first word of the pod itself: until then it is not known what its ports speak, nor whether the pod was
+    /// made strict after it was admitted. Bounded from the proxy's start on, so that a pod that starts while the controller is away
+    /// serves, and answers its probes; what it then knows is what it was admitted with, or the controller's last word.
     pub async fn workload_known(&self) {
         // Every connection comes by here: once it is known, no timer is made.
         if self.workload_known.load(SeqCst) {

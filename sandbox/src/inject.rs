@@ -15,7 +15,8 @@ use tokio_rustls::TlsConnector;
 use weft_proto::limits;
 use weft_service::tls;
 
-/// The path of the webhook, with the query that an API server adds.
+/// The paths of the webhook, for pods of strict namespaces and of others, with the query that an API server adds.
+const STRICT_PATH: &str = "/inject/strict?timeout=10s";
 const PATH: &str = "/inject?timeout=10s";
 /// How long the webhook may take, as its configuration would say.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -43,16 +44,18 @@ pub enum Verdict {
 }
 
 impl Injector {
-    /// Asks about a pod that is about to come into being. An error means that there was no verdict: ask again.
-    pub async fn admit(&self, pod: &Object) -> anyhow::Result<Verdict> {
+    /// Asks about a pod that is about to come into being, in a namespace that is labelled `weft.dev/mtls=strict` or is not. An
+    /// error means that there was no verdict: ask again.
+    pub async fn admit(&self, pod: &Object, strict: bool) -> anyhow::Result<Verdict> {
         let (review, uid) = review(pod);
-        let answer = timeout(LIMIT, self.post(&review))
+        let path = if strict { STRICT_PATH } else { PATH };
+        let answer = timeout(LIMIT, self.post(path, &review))
             .await
             .context("the injector did not answer in time")??;
         verdict(pod, &uid, &answer)
     }
 
-    async fn post(&self, review: &Value) -> anyhow::Result<Value> {
+    async fn post(&self, path: &str, review: &Value) -> anyhow::Result<Value> {
         let pem =
             std::fs::read(&self.ca).with_context(|| format!("reading the injector's CA {}", self.ca.display()))?;
         let roots = tls::Bundle::from_pem(&pem).context("the injector's CA")?;
@@ -67,7 +70,7 @@ impl Injector {
             .context("TLS with the injector")?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
-        let request = Request::post(PATH)
+        let request = Request::post(path)
             .header(header::HOST, &self.server_name)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(serde_json::to_vec(review)?)))?;

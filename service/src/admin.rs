@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -51,7 +51,8 @@ impl Answer {
 }
 
 type Handled = Pin<Box<dyn Future<Output = Answer> + Send>>;
-type Handler = Box<dyn Fn(&str) -> Handled + Send + Sync>;
+/// Given the rest of the path and the request's head.
+type Handler = Box<dyn Fn(&str, &Parts) -> Handled + Send + Sync>;
 
 /// What is served where.
 #[derive(Default)]
@@ -84,21 +85,36 @@ impl Routes {
     /// One path.
     pub fn get(mut self, path: &'static str, handler: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
         self.exact
-            .insert(path, Box::new(move |_| Box::pin(std::future::ready(handler()))));
+            .insert(path, Box::new(move |_, _| Box::pin(std::future::ready(handler()))));
         self
     }
 
     /// Every path that starts so; the handler is given the rest of the path.
-    pub fn get_below<F>(mut self, prefix: &'static str, handler: impl Fn(String) -> F + Send + Sync + 'static) -> Self
+    pub fn get_below<F>(self, prefix: &'static str, handler: impl Fn(String) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        self.prefixes
-            .push((prefix, Box::new(move |rest| Box::pin(handler(rest.to_owned())))));
+        self.get_below_with(prefix, move |rest, _| handler(rest))
+    }
+
+    /// The same; the handler is given the request's head too.
+    pub fn get_below_with<F>(
+        mut self,
+        prefix: &'static str,
+        handler: impl Fn(String, Parts) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        self.prefixes.push((
+            prefix,
+            Box::new(move |rest, head| Box::pin(handler(rest.to_owned(), head.clone()))),
+        ));
         self
     }
 
-    async fn answer(&self, method: &Method, path: &str) -> Answer {
+    async fn answer(&self, head: &Parts) -> Answer {
+        let (method, path) = (&head.method, head.uri.path());
         let handler = self.exact.get(path).map(|handler| (handler, "")).or_else(|| {
             self.prefixes
                 .iter()
@@ -109,7 +125,7 @@ impl Routes {
             Some(_) if method != Method::GET && method != Method::HEAD => {
                 Answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here")
             }
-            Some((handler, rest)) => handler(rest).await,
+            Some((handler, rest)) => handler(rest, head).await,
         }
     }
 }
@@ -168,7 +184,8 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'st
     let service = service_fn(move |request: Request<Incoming>| {
         let routes = routes.clone();
         async move {
-            let handled = routes.answer(request.method(), request.uri().path());
+            let (head, _) = request.into_parts();
+            let handled = routes.answer(&head);
             let answer = tokio::time::timeout(limits::ADMIN_TIME, handled)
                 .await
                 .unwrap_or_else(|_| Answer::text(StatusCode::GATEWAY_TIMEOUT, "no answer in time"));

@@ -106,6 +106,19 @@ pub fn webhook_client(roots: &Bundle) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// HTTPS client that believes any certificate, as the kubelet does when it probes: what is asked is whether there is an answer.
+pub fn probe_client() -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect(SUPPORTED)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verify::Anybody(provider())))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
 /// The identity of the peer of a finished mesh connection. `None` where the peer showed no certificate.
 ///
 /// The verifiers of this module have checked the certificate, so that a second reading cannot fail.

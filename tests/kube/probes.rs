@@ -11,10 +11,11 @@ use crate::{Test, tests};
 tests![
     readiness_of_every_kind_is_the_applications,
     readiness_of_every_kind_in_a_strict_namespace,
+    a_strict_pod_lets_nobody_in_over_tls_but_its_https_probe_is_told_the_truth,
     liveness_restarts_what_does_not_answer_and_startup_waits,
 ];
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(90);
 
 /// A container whose application can end without it, so that there is something to be not ready.
 fn container(name: &str, application: &str, more: &str) -> String {
@@ -70,6 +71,13 @@ fn readiness(test: &Test, labels: &str) -> Result<()> {
             8080,
             "httpGet: {path: /status/200, port: main}",
         ),
+        (
+            "https",
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /tmp/key -out /tmp/crt -subj /CN=x -days 2; \
+             weft-apps http --listen 8443 --tls-cert /tmp/crt --tls-key /tmp/key",
+            8443,
+            "httpGet: {scheme: HTTPS, path: /status/200, port: main}",
+        ),
         ("tcp", "weft-apps echo --listen 7000", 7000, "tcpSocket: {port: main}"),
         ("grpc", "python3 -c \"$HEALTH\" 50051", 50051, "grpc: {port: 50051}"),
         (
@@ -99,7 +107,7 @@ fn readiness(test: &Test, labels: &str) -> Result<()> {
         shell(
             &namespace,
             name,
-            &format!("setsid {application} >/dev/null 2>&1 </dev/null &"),
+            &format!("({application}) >/dev/null 2>&1 </dev/null &"),
         )?;
     }
     for (name, ..) in kinds {
@@ -117,6 +125,56 @@ fn readiness(test: &Test, labels: &str) -> Result<()> {
 
 fn readiness_of_every_kind_is_the_applications(test: &Test) -> Result<()> {
     readiness(test, "weft.dev/inject: enabled")
+}
+
+fn a_strict_pod_lets_nobody_in_over_tls_but_its_https_probe_is_told_the_truth(test: &Test) -> Result<()> {
+    let namespace = test.namespace("weft.dev/inject: enabled, weft.dev/mtls: strict")?;
+    let plain = test.namespace("")?;
+    plain.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: apart}}\nspec: {{terminationGracePeriodSeconds: 1, containers: [{{name: app, image: '{CLIENT}'}}]}}\n"
+    ))?;
+    let application = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /tmp/key -out /tmp/crt -subj /CN=x -days 2; \
+                       weft-apps http --listen 8443 --tls-cert /tmp/crt --tls-key /tmp/key";
+    let often = "periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 2";
+    let probe = |path: &str| {
+        format!(
+            "ports: [{{name: main, containerPort: 8443}}], readinessProbe: {{httpGet: {{scheme: HTTPS, path: {path}, port: main}}, {often}}}"
+        )
+    };
+    namespace.apply(&pod(&[container("good", application, &probe("/status/200"))]))?;
+    namespace.wait("pod/probed", "condition=Ready", SOON)?;
+    plain.wait("pod/apart", "condition=Ready", SOON)?;
+    let address = namespace.get("pod/probed")?["status"]["podIP"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let ask = |url: String| {
+        let script = format!("curl -sk --max-time 5 -o /dev/null -w '%{{http_code}}' {url} || true");
+        plain.kubectl(&["exec", "apart", "--", "bash", "-c", &script])?.ok()
+    };
+    // The application itself is closed; of weft's own port nothing but the probe is to be had.
+    for (url, expected) in [
+        (format!("https://{address}:8443/status/200"), "000"),
+        (format!("http://{address}:15020/probe/https/8443/status/200"), "200"),
+        (format!("http://{address}:15020/probe/https/8443/"), "404"),
+        (format!("http://{address}:15020/probe/https/8080/status/200"), "404"),
+    ] {
+        let seen = ask(url.clone())?;
+        ensure!(seen == expected, "{url}: {seen}");
+    }
+    // What the application answers is what the kubelet hears.
+    namespace.kubectl(&["delete", "pod/probed"])?.ok()?;
+    namespace.apply(&pod(&[container("bad", application, &probe("/status/500"))]))?;
+    namespace
+        .cluster()
+        .eventually("the probe's failure to be told", SOON, || {
+            let events = namespace
+                .kubectl(&["get", "events", "--field-selector", "reason=Unhealthy"])?
+                .ok()?;
+            Ok(events.contains("statuscode: 500"))
+        })?;
+    ensure!(status(&namespace, "bad")?["ready"] == false);
+    Ok(())
 }
 
 fn readiness_of_every_kind_in_a_strict_namespace(test: &Test) -> Result<()> {

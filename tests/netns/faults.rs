@@ -27,6 +27,7 @@ fn objects() -> String {
         .yaml()
     };
     namespace("mesh", "weft.dev/inject: enabled")
+        + &namespace("strict", "weft.dev/inject: enabled, weft.dev/mtls: strict")
         + &namespace("plain", "")
         + &app("client", "image: tools, command: [sleep, infinity]".into(), 0)
         + &app(
@@ -37,6 +38,14 @@ fn objects() -> String {
             ),
             8080,
         )
+        + &App {
+            namespace: "strict",
+            name: "web",
+            replicas: 1,
+            container: "image: apps, args: [http, --listen, '8080'], readinessProbe: {httpGet: {path: /status/200, port: 8080}, periodSeconds: 1}".into(),
+            port: 8080,
+        }
+        .yaml()
         + &App {
             namespace: "plain",
             name: "client",
@@ -128,6 +137,39 @@ fn f10_known_traffic_outlives_the_controller(_: &Mesh) -> Result<()> {
     );
     ensure!(!unknown.stdout.starts_with("HTTP/1.1 2"), "{}", unknown.stdout);
 
+    // A proxy that nobody tells anything is as strict as the one before it: past the time for which it waits for a word, too.
+    let plain = || {
+        let url = "http://web.strict:8080/";
+        let command = [
+            "curl",
+            "-s",
+            "--max-time",
+            "5",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            url,
+        ];
+        Ok::<_, anyhow::Error>(mesh.exec("client.plain", &command)?.stdout)
+    };
+    ensure!(plain()? == "403", "plaintext was let in before the restart");
+    kill_proxy(&mesh, "strict", "web")?;
+    let again = std::time::Instant::now();
+    let mut told = Vec::new();
+    mesh.eventually(
+        "the strict pod to be asked for a while",
+        Duration::from_secs(40),
+        || {
+            told.push(plain()?);
+            Ok(again.elapsed() > Duration::from_secs(8))
+        },
+    )?;
+    ensure!(
+        told.iter().all(|code| code != "200") && told.iter().any(|code| code == "403"),
+        "plaintext at a strict pod without a controller: {told:?}"
+    );
+
     scale(&mut controller, 1)?;
     let late = App {
         namespace: "mesh",
@@ -161,44 +203,8 @@ fn f10_known_traffic_outlives_the_controller(_: &Mesh) -> Result<()> {
 
 fn f06_a_killed_proxy_is_never_bypassed(_: &Mesh) -> Result<()> {
     let mesh = Mesh::up("killed", &objects())?;
-    let pod = mesh.pods("mesh", "client")?[0]["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let space = mesh.network_namespace("mesh", &pod)?;
-    let pids = std::process::Command::new("ip")
-        .args(["netns", "pids", &space])
-        .output()?;
-    let proxies: Vec<u32> = String::from_utf8_lossy(&pids.stdout)
-        .split_whitespace()
-        .filter(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "weft-proxy")
-        })
-        .filter_map(|pid| pid.parse().ok())
-        .collect();
-    ensure!(!proxies.is_empty(), "no proxy found in {space}");
-    let restarts = || -> Result<u64> {
-        let pods = mesh.pods("mesh", "client")?;
-        let statuses = pods[0]["status"]["initContainerStatuses"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        Ok(statuses
-            .iter()
-            .find(|status| status["name"] == "weft-proxy")
-            .and_then(|status| status["restartCount"].as_u64())
-            .unwrap_or(0))
-    };
-    let before = restarts()?;
-    for pid in proxies {
-        std::process::Command::new("kill")
-            .args(["-KILL", &pid.to_string()])
-            .status()?;
-    }
     // Until it is back, connections are refused: the redirects stay. A 200 before the restart would be a bypass.
-    mesh.eventually("the proxy to be started again", Duration::from_secs(20), || {
-        Ok(restarts()? > before)
-    })?;
+    kill_proxy(&mesh, "mesh", "client")?;
     mesh.eventually("traffic to go on", Duration::from_secs(20), || {
         Ok(mesh
             .exec(
@@ -223,4 +229,45 @@ fn f06_a_killed_proxy_is_never_bypassed(_: &Mesh) -> Result<()> {
         .sum("weft_requests_total", &[("direction", "outbound"), ("hop", "mesh")]);
     ensure!(crossed >= 1.0, "traffic went on without the mesh hop");
     Ok(())
+}
+
+/// Kills the proxy of an application's first pod, and returns when it was started again.
+fn kill_proxy(mesh: &Mesh, namespace: &str, app: &str) -> Result<()> {
+    let pod = mesh.pods(namespace, app)?[0]["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let space = mesh.network_namespace(namespace, &pod)?;
+    let pids = std::process::Command::new("ip")
+        .args(["netns", "pids", &space])
+        .output()?;
+    let proxies: Vec<u32> = String::from_utf8_lossy(&pids.stdout)
+        .split_whitespace()
+        .filter(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "weft-proxy")
+        })
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    ensure!(!proxies.is_empty(), "no proxy found in {space}");
+    let restarts = || -> Result<u64> {
+        let pods = mesh.pods(namespace, app)?;
+        let statuses = pods[0]["status"]["initContainerStatuses"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        Ok(statuses
+            .iter()
+            .find(|status| status["name"] == "weft-proxy")
+            .and_then(|status| status["restartCount"].as_u64())
+            .unwrap_or(0))
+    };
+    let before = restarts()?;
+    for pid in proxies {
+        std::process::Command::new("kill")
+            .args(["-KILL", &pid.to_string()])
+            .status()?;
+    }
+    mesh.eventually("the proxy to be started again", Duration::from_secs(20), || {
+        Ok(restarts()? > before)
+    })
 }

@@ -336,7 +336,11 @@ fn own_trouble(pod: &Pod) -> Option<String> {
 /// Pods that somebody could not make, because weft refused them. Only the last word about each owner, and only while the owner
 /// has none that runs: events stay for an hour.
 fn refused(events: &[Event], all: &[Pod]) -> Option<Finding> {
-    let webhooks = [kubernetes::INJECT_WEBHOOK, kubernetes::POD_SECURITY_WEBHOOK];
+    let webhooks = [
+        kubernetes::INJECT_WEBHOOK,
+        kubernetes::STRICT_WEBHOOK,
+        kubernetes::POD_SECURITY_WEBHOOK,
+    ];
     let mut last: BTreeMap<(String, String, String), &Event> = BTreeMap::new();
     for event in events {
         let about = &event.involved_object;

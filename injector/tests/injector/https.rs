@@ -217,6 +217,28 @@ async fn t44_where_pod_security_forbids_it_a_pod_is_told_so_and_one_that_stays_o
 }
 
 #[tokio::test]
+async fn a_pod_of_a_strict_namespace_is_strict_from_its_first_moment() {
+    let served = webhook().await;
+    let stamped = |answer: &Value| {
+        let bytes: k8s_openapi::ByteString = serde_json::from_value(answer["patch"].clone()).unwrap();
+        String::from_utf8(bytes.0)
+            .unwrap()
+            .contains(r#"{"name":"WEFT_MTLS","value":"strict"}"#)
+    };
+    assert!(stamped(&answer(&served, "/inject/strict?timeout=5s", sample()).await));
+    assert!(!stamped(&answer(&served, "/inject?timeout=5s", sample()).await));
+    let mut annotated = sample();
+    annotated["metadata"]["annotations"] = json!({"weft.dev/mtls": "strict"});
+    assert!(stamped(&answer(&served, "/inject", annotated.clone()).await));
+    annotated["metadata"]["annotations"] = json!({"weft.dev/mtls": "permissive"});
+    let refused = answer(&served, "/inject/strict", annotated).await;
+    assert!(
+        refused["status"]["message"].as_str().unwrap().contains("would loosen"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn in_a_cluster_that_is_too_old_only_pods_that_would_be_meshed_are_refused() {
     let served = webhook().await;
     served

@@ -86,7 +86,11 @@ fn of_the_user(mut pod: Value) -> Value {
         for item in pod["spec"][list].as_array_mut().into_iter().flatten() {
             for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
                 if let Some(probe) = item.get_mut(probe).and_then(Value::as_object_mut) {
-                    if probe.get("httpGet").is_some_and(|get| get["port"] == 15020) {
+                    let https = |get: &Value| get["scheme"] == "HTTPS" && get.get("host").is_none();
+                    if probe
+                        .get("httpGet")
+                        .is_some_and(|get| get["port"] == 15020 || https(get))
+                    {
                         probe.remove("httpGet");
                     }
                     if probe
@@ -163,6 +167,8 @@ fn t45_only_listed_paths_are_touched() {
 fn probe() -> impl Strategy<Value = Value> {
     prop_oneof![
         (1u16..15000).prop_map(|port| json!({"tcpSocket": {"port": port}})),
+        (1u16..15000, "/?[a-z%,]{0,8}")
+            .prop_map(|(port, path)| json!({"httpGet": {"scheme": "HTTPS", "port": port, "path": path}})),
         Just(json!({"tcpSocket": {"port": "web"}, "periodSeconds": 3})),
         Just(json!({"tcpSocket": {"port": 80, "host": "10.0.0.1"}})),
         Just(json!({"httpGet": {"path": "/x", "port": "web"}, "future": 1})),

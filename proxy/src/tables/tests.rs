@@ -7,7 +7,7 @@ fn tables() -> (Arc<Tables>, mpsc::UnboundedReceiver<Ask>) {
     let (asks, asked) = mpsc::unbounded_channel();
     let cluster = "10.0.0.0/8".parse().unwrap();
     (
-        Arc::new(Tables::new(cluster, vec!["10.1.0.7".parse().unwrap()], asks)),
+        Arc::new(Tables::new(cluster, vec!["10.1.0.7".parse().unwrap()], false, asks)),
         asked,
     )
 }
@@ -158,6 +158,16 @@ async fn an_endpoint_whose_identity_cannot_be_read_is_left_out_and_never_plainte
     tables.answer(at(SERVICE), "v1", service(vec![bad]));
     let followed = tables.follow(LooksUp::Controller, at(SERVICE)).await;
     assert!(followed.current().backends[0].endpoints.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_was_admitted_as_strict_is_so_without_a_word_of_the_controller_and_until_it_says_otherwise() {
+    let (asks, _asked) = mpsc::unbounded_channel();
+    let tables = Tables::new(Cidrs::default(), Vec::new(), true, asks);
+    tables.workload_known().await;
+    assert!(tables.is_strict());
+    tables.set_workload(Workload::default());
+    assert!(!tables.is_strict());
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,8 +218,10 @@ impl Supervisor {
             let mut plain = pod.clone();
             plain["status"] = json!(null);
             let injector = lock(&supervisor.injector).clone();
+            let of = supervisor.cluster.find(Kind::Namespace, "", namespace(&pod));
+            let strict = of.is_some_and(|of| object::label(&of, label::MTLS) == Some("strict"));
             let verdict = match injector {
-                Some(injector) => injector.admit(&plain).await,
+                Some(injector) => injector.admit(&plain, strict).await,
                 None if supervisor.settings.mesh => Err(anyhow::anyhow!("the injector is not up yet")),
                 None => Err(anyhow::anyhow!(
                     "this sandbox was started with --no-mesh, so nobody can inject"

@@ -16,6 +16,7 @@ use crate::{Test, alone};
 alone![
     f10_known_traffic_outlives_the_controller,
     f12_a_silent_controller_is_left_for_the_other,
+    a_strict_pod_that_starts_without_a_controller_is_closed,
     a_controller_without_its_rights_says_so_and_recovers,
 ];
 
@@ -185,6 +186,61 @@ fn f12_a_silent_controller_is_left_for_the_other(test: &Test) -> Result<()> {
     unharmed(&result)?;
     ensure!(moved.iter().all(|seconds| *seconds < 25.0), "moved after {moved:?} s");
     ensure!(converged < Duration::from_secs(30), "converged after {converged:?}");
+    Ok(())
+}
+
+fn a_strict_pod_that_starts_without_a_controller_is_closed(test: &Test) -> Result<()> {
+    let cluster = test.cluster();
+    let strict = test.namespace("weft.dev/inject: enabled, weft.dev/mtls: strict")?;
+    let plain = test.namespace("")?;
+    plain.apply(&client("client", true))?;
+    plain.rolled_out(READY)?;
+    let prober = plain.pod("client")?;
+    let replicas = system_pods(cluster, "weft-routes")?.len();
+    let mut back = After(|| scale(cluster, "weft-routes", replicas));
+    scale(cluster, "weft-routes", 0)?;
+    strict.apply(&app("web", "http", 8080, 1))?;
+    strict.rolled_out(READY)?;
+    let ask = || -> Result<String> {
+        let pod = strict.pod("web")?;
+        let address = strict.get(&format!("pod/{pod}"))?["status"]["podIP"]
+            .as_str()
+            .context("podIP")?
+            .to_owned();
+        // For longer than a proxy waits for the controller's word.
+        plain.shell(
+            &prober,
+            &format!(
+                "for i in $(seq 12); do curl -s -o /dev/null --max-time 5 -w '%{{http_code}}\\n' http://{address}:8080/ || true; sleep 0.5; done"
+            ),
+        )
+    };
+    let fresh = ask()?;
+    // Started again in the same pod it remembers what it was.
+    let pod = strict.pod("web")?;
+    let before = super::restarts(&strict.get(&format!("pod/{pod}"))?);
+    signal("KILL", &processes(container::PROXY, &pod)?)?;
+    cluster.eventually("the proxy to be started again", READY, || {
+        let pod = strict.get(&format!("pod/{pod}"))?;
+        Ok(super::restarts(&pod) > before && ready(&pod))
+    })?;
+    let again = ask()?;
+    (back.0)()?;
+    figures(
+        "strict without a controller",
+        &format!(
+            "a fresh pod answered {}; after a restart of its proxy {}",
+            fresh.split_whitespace().collect::<Vec<_>>().join(" "),
+            again.split_whitespace().collect::<Vec<_>>().join(" ")
+        ),
+    );
+    for told in [fresh, again] {
+        ensure!(!told.contains("200"), "plaintext got in: {told}");
+        ensure!(
+            told.contains("403") || told.contains("000"),
+            "nothing was refused: {told}"
+        );
+    }
     Ok(())
 }
 

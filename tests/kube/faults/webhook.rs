@@ -59,7 +59,11 @@ fn f15_t42_all_of_weft_deleted_comes_back_unaided(test: &Test) -> Result<()> {
     cluster.eventually("load", READY, || Ok(load.seconds() > 3.0))?;
     let old: Vec<_> = cluster.list(&["-n", SYSTEM, "pods"])?.iter().map(name_of).collect();
     // What the API server trusts, what it is made from, and every process, all at once.
-    let no_bundle = r#"[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"},{"op":"remove","path":"/webhooks/1/clientConfig/caBundle"}]"#;
+    let no_bundle: serde_json::Value = (0..3)
+        .map(
+            |webhook| serde_json::json!({"op": "remove", "path": format!("/webhooks/{webhook}/clientConfig/caBundle")}),
+        )
+        .collect();
     cluster
         .kubectl(&["-n", SYSTEM, "delete", "secret", "weft-injector-webhook"])?
         .ok()?;
@@ -70,7 +74,7 @@ fn f15_t42_all_of_weft_deleted_comes_back_unaided(test: &Test) -> Result<()> {
             "weft-injector",
             "--type=json",
             "-p",
-            no_bundle,
+            &no_bundle.to_string(),
         ])?
         .ok()?;
     cluster

@@ -55,7 +55,7 @@ def send(body, method="POST", path="/inject", fields=None):
 
 seen = collections.Counter()
 for body in BODIES:
-    for path in ("/inject", "/inject/pod-security", "/", "/inject/../x"):
+    for path in ("/inject", "/inject/strict", "/inject/pod-security", "/", "/inject/../x"):
         seen[send(body, path=path)] += 1
 for method in ("GET", "PUT", "DELETE", "OPTIONS", "TRACE"):
     seen[send(GOOD, method)] += 1

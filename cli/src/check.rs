@@ -2,6 +2,7 @@
 //!
 //! Asking ([`gather`]) and judging ([`system`], [`workloads`]) are apart: what is judged is objects.
 
+mod certificates;
 mod finding;
 mod gather;
 mod rights;
@@ -58,6 +59,7 @@ async fn of_cluster(which: &Which, namespace: Option<&str>) -> anyhow::Result<Ve
     let mut findings = vec![system::version(&version)];
     let seen = gather::gather(&client, namespace).await;
     findings.extend(system::judge(&seen));
+    findings.extend(certificates::judge(&seen));
     findings.extend(workloads::judge(&seen));
     Ok(findings)
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
     apps::v1::Deployment,
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
-    core::v1::{Event, Namespace, Pod},
+    core::v1::{ConfigMap, Event, Namespace, Pod},
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
@@ -18,6 +18,7 @@ use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
+    time::SystemTime,
 };
 use weft_proto::{
     limits,
@@ -59,6 +60,10 @@ pub struct Seen {
     pub system_pods: Asked<Vec<Pod>>,
     /// weft's, if it is there.
     pub webhook: Asked<Option<MutatingWebhookConfiguration>>,
+    /// The roots that weft's programs trust at start, PEM, if they are there.
+    pub roots: Asked<Option<String>>,
+    /// When all this was asked.
+    pub now: SystemTime,
     /// What weft's ServiceAccounts need, and whether they have it.
     pub rights: Vec<(Right, Asked<bool>)>,
     /// All, or the one that was asked about.
@@ -120,12 +125,23 @@ pub async fn gather(client: &Client, namespace: Option<&str>) -> Seen {
             .get_opt(kubernetes::WEBHOOK)
             .await
             .map_err(|error| cluster::reason(&error)),
+        roots: roots(client).await,
+        now: SystemTime::now(),
         rights: ask_rights(client).await,
         namespaces,
         tried,
         pods: all(client, namespace, "").await,
         refusals: all(client, namespace, "reason=FailedCreate").await,
     }
+}
+
+async fn roots(client: &Client) -> Asked<Option<String>> {
+    let api = Api::<ConfigMap>::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let there = api.get_opt(kubernetes::TRUST_CONFIG_MAP).await;
+    let there = there.map_err(|error| cluster::reason(&error))?;
+    Ok(there
+        .and_then(|map| map.data)
+        .and_then(|mut data| data.remove(kubernetes::CA_BUNDLE)))
 }
 
 /// Every object of a kind, page by page.

@@ -1,12 +1,14 @@
 //! Judgements of recorded objects, as people read them.
 
 use super::{
+    certificates,
     finding::{self, Finding, Level},
     gather::{Seen, Tried},
     rights, system, workloads,
 };
 use crate::install;
 use k8s_openapi::{
+    ByteString,
     api::{
         admissionregistration::v1::MutatingWebhookConfiguration,
         apps::v1::Deployment,
@@ -16,9 +18,22 @@ use k8s_openapi::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-const BUNDLE: &str = "Y2E=";
+/// A CA's certificate that ends after so many days and an hour, or ended.
+fn root(days: i64) -> String {
+    let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let whole = Duration::from_secs(days.unsigned_abs() * 86_400);
+    let now = SystemTime::now() + Duration::from_secs(3600);
+    let end = if days < 0 { now - whole } else { now + whole };
+    params.not_before = (end - Duration::from_secs(800 * 86_400)).into();
+    params.not_after = end.into();
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
 
 fn of<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -40,8 +55,9 @@ fn whole() -> Seen {
         of::<Deployment>(deployment)
     });
     let mut webhook = installed("MutatingWebhookConfiguration").remove(0);
+    let bundle = serde_json::to_value(ByteString(root(365).into_bytes())).unwrap();
     for webhook in webhook["webhooks"].as_array_mut().unwrap() {
-        webhook["clientConfig"]["caBundle"] = BUNDLE.into();
+        webhook["clientConfig"]["caBundle"] = bundle.clone();
     }
     let definitions = install::CRDS
         .iter()
@@ -52,6 +68,8 @@ fn whole() -> Seen {
         deployments: Ok(deployments.collect()),
         system_pods: Ok(Vec::new()),
         webhook: Ok(Some(of(webhook))),
+        roots: Ok(Some(root(365))),
+        now: SystemTime::now(),
         rights: rights::all()
             .into_iter()
             .map(|right| {
@@ -89,7 +107,8 @@ fn meshed(image: &str) -> Value {
 }
 
 fn judged(seen: &Seen) -> Vec<Finding> {
-    system::judge(seen).into_iter().chain(workloads::judge(seen)).collect()
+    let parts = [system::judge(seen), certificates::judge(seen), workloads::judge(seen)];
+    parts.into_iter().flatten().collect()
 }
 
 /// Asserts that some finding of a level has all these words.
@@ -215,9 +234,34 @@ fn a_webhook_that_cannot_do_its_work_is_told() {
         &[
             "no caBundle",
             "failurePolicy changed",
+            "strict.inject.weft.dev is missing",
             "pod-security.inject.weft.dev is missing",
         ],
     );
+}
+
+#[test]
+fn f23_certificates_tell_their_end_a_month_before_it_and_fail_where_nothing_comes_after_them() {
+    let mut seen = whole();
+    has(&judged(&seen), Level::Ok, &["certificates", "mesh's root", "365 days"]);
+    has(&judged(&seen), Level::Ok, &["certificates", "webhook's CA", "365 days"]);
+    seen.roots = Ok(Some(root(12)));
+    has(
+        &judged(&seen),
+        Level::Fail,
+        &["certificates", "mesh's root", "12 days", "weft-ca"],
+    );
+    seen.roots = Ok(Some(root(-3)));
+    has(&judged(&seen), Level::Fail, &["mesh's root", "ended 2 days ago"]);
+    // Another one takes over: that is how a root is changed.
+    seen.roots = Ok(Some(root(12) + &root(365)));
+    has(&judged(&seen), Level::Warn, &["mesh's root", "12 days", "1 of 2"]);
+    seen.roots = Ok(None);
+    has(&judged(&seen), Level::Fail, &["weft-trust"]);
+    seen.roots = Err("forbidden".into());
+    has(&judged(&seen), Level::Warn, &["cannot be looked at: forbidden"]);
+    seen.roots = Ok(Some("junk".into()));
+    has(&judged(&seen), Level::Fail, &["mesh's root", "none"]);
 }
 
 #[test]

@@ -53,6 +53,8 @@ impl Explain {
         words.extend(["--output".to_owned(), self.output.clone()]);
         let (pod, namespace) = self.pod()?;
         if let Some(name) = &self.sandbox {
+            // Containers of a sandbox are processes of this machine: the program lies where the sandbox put it.
+            words[0] = sandbox::program(name, container::PROXY)?;
             return sandbox::exec_in(name, &pod, namespace, container::PROXY, words);
         }
         let mut kubectl = Command::new("kubectl");

@@ -13,7 +13,7 @@ use weft_sandbox::{
     client::{self, Sandbox, Up},
     enter, launch, manifest,
     object::Object,
-    paths::{DEFAULT_NAME, DEFAULT_ROOT},
+    paths::{DEFAULT_NAME, DEFAULT_ROOT, Paths},
     store,
     supervisor::{
         self,
@@ -341,6 +341,12 @@ pub fn exec_in(
         container: Some(container.into()),
     };
     Sandbox::new(Path::new(DEFAULT_ROOT), name)?.exec(target, words)
+}
+
+/// Where a program of weft lies for the containers of the sandbox of this name.
+pub fn program(name: &str, program: &str) -> anyhow::Result<String> {
+    let paths = Paths::new(Path::new(DEFAULT_ROOT), name)?;
+    Ok(paths.programs().join(program).display().to_string())
 }
 
 /// `POD[.NAMESPACE]`. A namespace has no dot; a pod's name may have.

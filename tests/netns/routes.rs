@@ -126,6 +126,19 @@ fn http_rules_act_between_pods(mesh: &Mesh) -> Result<()> {
         "query parameter"
     );
     ensure!(curl(mesh, &[&format!("{base}/plain")])?.contains("v1"), "plain");
+    // What is explained is what happens.
+    let explain = |path: &str| {
+        let url = format!("{base}{path}");
+        let asked = ["explain", &url, "--from", "client.mesh", "--sandbox", mesh.name()];
+        mesh.weft(&asked)?.ok()
+    };
+    let taken = explain("/plain")?;
+    ensure!(
+        taken.contains(": taken") && taken.contains("mesh/shop-v1:8080") && !taken.contains("mesh/shop-v2:8080"),
+        "{taken}"
+    );
+    let refused = explain("/twofold")?;
+    ensure!(refused.contains("no_rule, status 404"), "{refused}");
 
     let edited = curl(
         mesh,

@@ -1,6 +1,6 @@
-//! What counts the conformance suite's outcome does not call a silence a success.
+//! What counts the conformance suite's outcome does not call a silence a success, and the page it wrote fits the official reports.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use weft_tests::repository;
 
@@ -104,5 +104,38 @@ fn whatever_is_not_a_whole_run_is_a_failure() {
     ] {
         let (content, said) = told(&[("mesh", text)]);
         assert!(!content, "{what}: {said}");
+    }
+}
+
+/// The sum behind a name in a report's statistics, over both kinds of tests of its profiles.
+fn sums(report: &str, name: &str) -> Vec<usize> {
+    let lines = report.lines().filter_map(|line| line.trim().strip_prefix(name));
+    lines.map(|number| number.trim().parse().expect("a number")).collect()
+}
+
+#[test]
+fn the_page_says_what_the_reports_say() {
+    let docs = repository().join("docs");
+    let page = fs::read_to_string(docs.join("conformance.md")).expect("there is a page");
+    let count = |what: &str| -> usize {
+        let row = page
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("| {what} | ")))
+            .expect(what);
+        row.trim_end_matches(" |").parse().expect("a number")
+    };
+    assert_eq!(count("passed") + count("failed"), count("ran"));
+    assert_eq!(count("ran") + count("skipped"), count("in the suite"));
+    let table = page.split_once("## Every test").expect("a table of all").1;
+    let rows = table.lines().filter(|line| line.starts_with("| ")).count() - 1;
+    assert_eq!(rows, count("ran"));
+    for run in ["mesh", "gateway"] {
+        let report = fs::read_to_string(docs.join(Path::new("conformance").join(format!("{run}.yaml"))));
+        let report = report.expect("the report lies beside the page");
+        for passed in sums(&report, "Passed:") {
+            assert!(page.contains(&format!("{passed} passed")), "{run}: {passed}");
+        }
+        let failed: usize = sums(&report, "Failed:").iter().sum();
+        assert!(failed == 0 || count("failed") > 0, "{run}: {failed} failed");
     }
 }

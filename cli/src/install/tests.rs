@@ -323,7 +323,7 @@ fn a_gateway_s_proxy_is_confined_and_told_as_a_sidecar_is() {
     let objects = objects(&front, &Parameters::default(), &settings);
     let pod = &objects.iter().find(|object| object["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"];
     let gateway = &pod["containers"][0];
-    let sidecar = weft_injector::containers::proxy(&injected, &Default::default(), &Default::default());
+    let sidecar = weft_injector::containers::proxy(&injected, &Default::default(), &Default::default(), false);
     let sidecar = serde_json::to_value(sidecar).unwrap();
 
     let mut variables = sidecar["env"].as_array().unwrap().clone();

@@ -52,6 +52,8 @@ pub struct Pod {
     netns: OnceLock<Netns>,
     units: Vec<Unit>,
     facts: Mutex<Facts>,
+    /// Held while the status is made and written, so that an older one never replaces a newer one.
+    publishing: Mutex<()>,
     written: Mutex<HashMap<String, Files>>,
     tokens: Mutex<HashMap<(String, u64), Token>>,
 }
@@ -98,6 +100,7 @@ impl Pod {
             netns: OnceLock::new(),
             units,
             facts: Mutex::new(facts),
+            publishing: Mutex::default(),
             written: Mutex::default(),
             tokens: Mutex::default(),
             cluster,
@@ -136,6 +139,7 @@ impl Pod {
 
     /// Writes what is known about the containers into the pod's object.
     pub fn publish(&self) {
+        let _one_at_a_time = lock(&self.publishing);
         let states: Vec<State> = self.units.iter().map(Unit::state).collect();
         let status = status::status(&states, &lock(&self.facts));
         self.cluster.change(&self.key, |object| {

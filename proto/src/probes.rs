@@ -117,7 +117,7 @@ fn read(entry: &str) -> Option<Probe> {
             let (number, path) = rest.split_once(':')?;
             let (port, path) = (port(number)?, decoded(path)?);
             // What is left away in a probe is no part of one.
-            (sent(&path) == path).then(|| match scheme {
+            (sent(&path) == path).then_some(match scheme {
                 "http" => Probe::Http { port, path },
                 _ => Probe::Https { port, path },
             })
